@@ -1,0 +1,196 @@
+"""The training scripts: one body, documented constants, and the whole way from command to run folder."""
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow import keras
+from test_datasets import python2_file
+
+import train_cifar10
+import train_digits
+from vision_transformer.datasets import load_dataset
+from vision_transformer.runs import Run
+from vision_transformer.settings import read_constants, read_settings
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ("train_cifar10.py", "train_cifar100.py", "train_digits.py")
+
+
+def run_script(*arguments, folder=ROOT, **environment):
+    return subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, encoding="utf-8",
+                          env={**os.environ, "PYTHONPATH": str(ROOT), **environment})
+
+
+def body_of(script):
+    """All statements but the docstring and the constants' values."""
+    tree = ast.parse((ROOT / script).read_text(encoding="utf-8"))
+    return [ast.dump(s) if not isinstance(s, ast.Assign) else [t.id for t in s.targets] for s in tree.body[1:]]
+
+
+def test_the_scripts_differ_in_constants_only():
+    assert body_of("train_cifar10.py") == body_of("train_cifar100.py") == body_of("train_digits.py")
+    assert len(body_of("train_cifar10.py")) > 40
+
+
+def test_main_fits_a_screen():
+    [main] = [s for s in ast.parse((ROOT / SCRIPTS[0]).read_text(encoding="utf-8")).body
+              if isinstance(s, ast.FunctionDef)]
+    assert main.end_lineno - main.lineno < 42
+
+
+@pytest.mark.parametrize("script", SCRIPTS[:2])
+def test_the_promised_constants(script):
+    c = read_settings(ROOT / script, [])
+    promised = {"PATCH_SIZE": 4, "PATCH_STRIDE": 4, "NUMBER_OF_LAYERS": 8, "EMBEDDING_DIM": 64, "NUM_HEADS": 8,
+                "MLP_HIDDEN_DIM": 256, "LEARNING_RATE": 0.001, "BATCH_SIZE": 512, "EPOCHS": 100, "PATIENCE": 10}
+    assert {name: getattr(c, name) for name in promised} == promised
+    assert {SCRIPTS[0]: ("cifar10", 3), SCRIPTS[1]: ("cifar100", 5)}[script] == (c.DATASET, c.TOP_K)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_constant_of_a_script_is_used_and_explained(script):
+    text = (ROOT / script).read_text(encoding="utf-8")
+    for constant in read_constants(ROOT / script)[1]:
+        assert f"c.{constant.name}" in text or constant.name in ("RESUME", "RUN_FOLDER", "DEBUG"), constant.name
+        assert len(constant.meaning) > 3
+
+
+@pytest.mark.parametrize("given, seen", [(None, "0"), ("1", "1"), ("", "")])
+def test_the_gpu_is_chosen_before_tensorflow_loads_only_where_the_user_did_not(given, seen):
+    code = "import train_digits, os; print(repr(os.environ['DML_VISIBLE_DEVICES']))"
+    environment = {} if given is None else {"DML_VISIBLE_DEVICES": given}
+    kept = {k: v for k, v in os.environ.items() if k != "DML_VISIBLE_DEVICES"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8",
+                          env={**kept, **environment})
+    assert done.stdout.strip() == repr(seen)
+    lines = (ROOT / "train_digits.py").read_text(encoding="utf-8").splitlines()
+    first_import = next(i for i, line in enumerate(lines) if "vision_transformer import" in line or "data_aug" in line)
+    assert any("DML_VISIBLE_DEVICES" in line for line in lines[:first_import])
+
+
+# ------------------------------------------------------------------------------------------ the whole way
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A short run of train_digits.py as a user would start it."""
+    folder = tmp_path_factory.mktemp("user")
+    done = run_script(str(ROOT / "train_digits.py"), "--epochs", "3", "--dropout", "0.1", folder=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_a_run_prints_what_it_does_and_how_to_go_on(finished):
+    _, done = finished
+    for start in ("device ", "versions ", "data ", "model ", "run ", "epoch 1/3 ", "epoch 3/3 ", "test accuracy ",
+                  "best epoch "):
+        assert any(line.startswith(start) for line in done.stdout.splitlines()), start
+    assert "train_digits.py --resume" in done.stdout
+    assert "\b" not in done.stdout + done.stderr and "\r" not in done.stdout + done.stderr
+
+
+def test_a_run_leaves_all_its_files(finished):
+    folder, _ = finished
+    run = folder / "runs" / "digits-001"
+    assert {p.name for p in run.iterdir()} == {
+        "config.json", "model.safetensors", "state.safetensors", "history.csv", "results.json", "tensorboard",
+        "samples.png", "curves.png", "confusion.png"}
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    constants = read_settings(ROOT / "train_digits.py", ["--epochs", "3", "--dropout", "0.1"]).as_dict()
+    assert config["constants"] == constants
+    assert config["versions"]["keras"] == keras.__version__
+    assert config["data"]["fingerprint"] == load_dataset("digits").fingerprint
+    assert config["command"] == "train_digits.py --epochs 3 --dropout 0.1"
+    assert config["model"]["dropout"] == 0.1
+
+
+def test_the_printed_commands_work(finished):
+    folder, done = finished
+    commands = [line.strip() for line in done.stdout.splitlines() if line.startswith("  python")]
+    evaluate, _, resume, _ = commands
+    assert run_script(*evaluate.split()[1:], folder=folder).returncode == 0
+    script, *rest = resume.split()[1:]
+    longer = run_script(str(ROOT / script), *rest, folder=folder)
+    assert longer.returncode == 0 and "epoch 4/6" in longer.stdout and "epoch 3/6" not in longer.stdout
+    assert Run(folder / "runs" / "digits-001").load_state()[1]["step"] == 6 * 19
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (["--epoch", "3"], "unknown flag --epoch; did you mean --epochs?"),
+    (["--epochs", "many"], "--epochs takes a whole number, not 'many' (default 40)"),
+    (["--num-heads", "5"], "EMBEDDING_DIM 48 can't be divided among NUM_HEADS 5"),
+    (["--batch-size", "5000"], "BATCH_SIZE 5000 doesn't fit 1221 training pictures"),
+    (["--rotation", "-3"], "rotation=-3.0 is not a number from 0"),
+    (["--dataset", "cifar11"], "there is no dataset 'cifar11'"),
+    (["--top-k", "11"], "TOP_K 11 makes no sense for 10 classes"),
+    (["--validation-share", "2"], "the validation share 2.0 is not between 0 and 1"),
+    (["--resume", "nowhere"], "nowhere is no run folder"),
+    (["--dataset", "cifar10", "--data-dir", "nowhere"], "python train_digits.py"),
+])
+def test_bad_flags_are_refused_in_one_line_and_nothing_is_made(tmp_path, arguments, says):
+    done = run_script(str(ROOT / "train_digits.py"), *arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert says in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_where(tmp_path):
+    done = run_script(str(ROOT / "train_digits.py"), "--num-heads", "5", "--debug", folder=tmp_path)
+    assert done.returncode != 0 and "Traceback" in done.stderr and "_check" in done.stderr
+
+
+def test_help_shows_every_constant(tmp_path):
+    done = run_script(str(ROOT / "train_cifar10.py"), "--help", folder=tmp_path)
+    assert done.returncode == 0
+    for constant in read_constants(ROOT / "train_cifar10.py")[1]:
+        assert f"--{constant.name.lower().replace('_', '-')}" in done.stdout
+
+
+# ------------------------------------------------------------------------------------------ figures
+def first_losses():
+    """Losses of the first 50 steps of train_digits.py with dropout, seed 0."""
+    losses = []
+
+    class Recorded(train_digits.Classification):
+        def loss(self, batch, step):
+            loss, figures = super().loss(batch, step)
+            tf.py_function(lambda x: losses.append(float(x)), [loss], [])
+            return loss, figures
+
+    return losses, Recorded
+
+
+def test_the_first_50_losses_are_the_same_on_both_stacks(tmp_path, monkeypatch):
+    losses, recorded = first_losses()
+    monkeypatch.setattr(train_digits, "Classification", recorded)
+    train_digits.main(["--epochs", "3", "--dropout", "0.1", "--run-folder", str(tmp_path)])
+    stored = json.loads((Path(__file__).parent / "stored" / "digits_losses.json").read_text(encoding="utf-8"))
+    assert len(stored) == 50
+    np.testing.assert_allclose(losses[:50], stored, atol=1e-5)
+
+
+def test_accuracy_on_digits_over_five_seeds(tmp_path):
+    accuracies = []
+    for seed in range(5):
+        train_digits.main(["--seed", str(seed), "--run-folder", str(tmp_path)])
+        results = json.loads((tmp_path / f"digits-{seed + 1:03d}" / "results.json").read_text(encoding="utf-8"))
+        accuracies.append(results["test_accuracy"])
+    print(f"digits: {np.mean(accuracies):.4f} +- {np.std(accuracies, ddof=1):.4f} over 5 seeds {accuracies}")
+    assert np.mean(accuracies) > 0.97
+
+
+def test_train_cifar10_works_on_official_files(tmp_path):
+    """A tiny training on random pictures through the CIFAR script itself."""
+    folder = tmp_path / "data" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 3072), np.uint8)
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+        (folder / name).write_bytes(python2_file({"data": pixels, "labels": [k % 10 for k in range(30)]}))
+    (folder / "batches.meta").write_bytes(python2_file({"label_names": [f"class {k}".encode() for k in range(10)]}))
+    train_cifar10.main(["--data-dir", str(tmp_path / "data"), "--epochs", "1", "--batch-size", "8",
+                        "--number-of-layers", "1", "--run-folder", str(tmp_path / "runs")])
+    assert Run(tmp_path / "runs" / "cifar10-001").load_model().config["num_classes"] == 10

@@ -1,0 +1,219 @@
+"""The loop: it learns, stops on bad numbers, keeps the best, and goes on exactly where it was stopped."""
+import csv
+import io
+
+import numpy as np
+import pytest
+import sklearn.metrics
+import tensorflow as tf
+
+from vision_transformer.batches import training_batches
+from vision_transformer.optimizer import Adam
+from vision_transformer.runs import Run, read_tensors
+from vision_transformer.training import (
+    Classification,
+    Trainer,
+    TrainingFailed,
+    classification_figures,
+    duration,
+    seed_everything,
+)
+
+STEPS = 5               # 83 pictures in batches of 16
+
+
+class Stop(Exception):
+    """A run that is killed."""
+
+
+def jitter(images, seed):
+    return images + tf.random.stateless_uniform(tf.shape(images), seed, -9.0, 9.0)
+
+
+def train(data, make_model, run, *, epochs=3, augment=jitter, stop_at=None, evaluate=None, rate=0.01, **options):
+    """One training, as the scripts do it; `stop_at`: dies after that step."""
+    seed_everything(3, False)
+    task = Classification(make_model(dropout=0.2, classifier_dropout=0.2), top_k=2, batch_size=16)
+    if evaluate:
+        task.evaluate = evaluate
+    options = {"patience": 2, "minimum_learning_rate": 1e-5, "early_stopping": 0, "save_every": 2, **options}
+    trainer = Trainer(task, Adam(task.model.trainable_variables, rate), run, steps_per_epoch=STEPS, epochs=epochs,
+                      **options)
+
+    def killed(dataset):
+        for step, *batch in dataset:
+            if int(step) == stop_at:
+                raise Stop
+            yield (step, *batch)
+
+    batches = training_batches(data.train, batch_size=16, epochs=epochs, seed=3, augment=augment,
+                               first_step=trainer.step)
+    if stop_at is not None:
+        batches = Fake(killed(batches), batches.element_spec)
+    trainer.train(batches, data.test)
+    return trainer
+
+
+class Fake:
+    """An iterable with a dataset's element_spec."""
+
+    def __init__(self, items, element_spec):
+        self.items, self.element_spec = items, element_spec
+
+    def __iter__(self):
+        return iter(self.items)
+
+
+@pytest.fixture
+def new_run(tmp_path):
+    return lambda: Run.create(tmp_path, "bright", {})
+
+
+def rows_of(run):
+    return list(csv.DictReader(io.StringIO((run.path / "history.csv").read_text(encoding="utf-8"))))
+
+
+def test_it_learns_and_logs(data, make_model, new_run, capsys):
+    run = new_run()
+    trainer = train(data, make_model, run, epochs=12)
+    history = trainer.state["history"]
+    assert history[-1]["val_accuracy"] > 0.8 > 0.5 > history[0]["val_accuracy"]
+    assert [int(row["epoch"]) for row in rows_of(run)] == list(range(1, 13))
+    assert list(rows_of(run)[0]) == ["epoch", "step", "learning_rate", "loss", "accuracy", "top_2_accuracy", "val_loss",
+                                     "val_accuracy", "val_top_2_accuracy", "seconds", "cpu_seconds"]
+    output = capsys.readouterr()
+    assert len(output.out.splitlines()) == 12 and "epoch 12/12  loss " in output.out
+    assert "\b" not in output.out + output.err and "\r" not in output.out + output.err
+    logged = {value.tag for file in (run.path / "tensorboard").iterdir()
+              for event in tf.compat.v1.train.summary_iterator(str(file)) for value in event.summary.value}
+    assert {"loss", "val_accuracy", "learning_rate"} <= logged
+
+
+def test_the_figures_are_the_epochs_means(data, make_model, new_run):
+    """With a learning rate of 0 and no dropout the training figures can be worked out from the model."""
+    trainer = train(data, lambda **_: make_model(), new_run(), epochs=1, augment=None, rate=0.0)
+    seen = np.concatenate([labels for _, _, labels in training_batches(data.train, batch_size=16, epochs=1, seed=3)])
+    pictures = np.concatenate([x for _, x, _ in training_batches(data.train, batch_size=16, epochs=1, seed=3)])
+    expected = classification_figures(trainer.task.model(pictures).numpy(), seen, 2)
+    [row] = trainer.state["history"]
+    assert [row["loss"], row["accuracy"], row["top_2_accuracy"]] == pytest.approx(expected, abs=1e-5)
+
+
+def test_figures_equal_scikit_learns():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(101, 7)).astype(np.float32) * 9, rng.integers(0, 7, 101)
+    shares = np.exp(logits.astype(float)) / np.exp(logits.astype(float)).sum(axis=1, keepdims=True)
+    expected = [sklearn.metrics.log_loss(labels, shares, labels=range(7)),
+                sklearn.metrics.accuracy_score(labels, logits.argmax(axis=1)),
+                sklearn.metrics.top_k_accuracy_score(labels, logits, k=3, labels=range(7))]
+    assert classification_figures(logits, labels, 3) == pytest.approx(expected, rel=1e-5)
+
+
+def test_evaluation_leaves_no_picture_out(data, make_model):
+    task = Classification(make_model(), 2, batch_size=16)
+    np.testing.assert_allclose(task.predict(data.test.images), task.model(data.test.images), atol=1e-5)
+    assert len(task.predict(data.test.images)) == 37
+
+
+@pytest.mark.parametrize("top_k", [0, 1, 6])
+def test_senseless_top_k_is_refused(make_model, top_k):
+    with pytest.raises(ValueError, match=f"TOP_K {top_k} makes no sense for 5 classes"):
+        Classification(make_model(), top_k, 16)
+
+
+# ------------------------------------------------------------------------------------------ what callbacks do elsewhere
+def scripted(accuracies):
+    values = iter(accuracies)
+    return lambda split: {"loss": 1.0, "accuracy": next(values), "top_2_accuracy": 1.0}
+
+
+def test_best_weights_are_kept(data, make_model, new_run):
+    run, kept = new_run(), []
+    save = run.save_weights
+    run.save_weights = lambda model: (save(model), kept.append(model.get_weights()))
+    trainer = train(data, make_model, run, epochs=5, evaluate=scripted([0.1, 0.4, 0.3, 0.4, 0.2]))
+    assert (trainer.state["best_epoch"], trainer.state["best_accuracy"]) == (2, 0.4)
+    assert len(kept) == 2
+    tensors, _ = read_tensors(run.path / "model.safetensors")
+    weights = [w for w in kept[-1] if w.dtype == np.float32]
+    assert sum(t.sum() for t in tensors.values()) == pytest.approx(sum(w.sum() for w in weights), abs=1e-3)
+    assert any((a != b).any() for a, b in zip(trainer.task.model.get_weights(), kept[-1]))
+
+
+def test_learning_rate_is_halved_after_patience_epochs_down_to_its_minimum(data, make_model, new_run):
+    trainer = train(data, make_model, new_run(), epochs=9, patience=2, minimum_learning_rate=0.003,
+                    evaluate=scripted([0.1, 0.1, 0.1, 0.1, 0.2, 0.2, 0.2, 0.2, 0.2]))
+    rates = [row["learning_rate"] for row in trainer.state["history"]]
+    assert rates == pytest.approx([0.01] * 3 + [0.005] * 4 + [0.003] * 2)
+
+
+def test_early_stopping(data, make_model, new_run):
+    trainer = train(data, make_model, new_run(), epochs=9, early_stopping=3,
+                    evaluate=scripted([0.1, 0.5, 0.4, 0.5, 0.3, 0.9]))
+    assert len(trainer.state["history"]) == 5
+
+
+def test_bad_numbers_stop_it_and_keep_what_was_good(data, make_model, new_run):
+    def planted(images, seed):
+        return tf.where(seed[1] == 8, np.nan, jitter(images, seed))
+
+    run, clean = new_run(), new_run()
+    with pytest.raises(TrainingFailed, match=r"at step 8 \(epoch 2, learning rate 0.01\).*--resume .*ing-rate 0.005"):
+        train(data, make_model, run, augment=planted)
+    with pytest.raises(Stop):
+        train(data, make_model, clean, stop_at=8, save_every=1)
+    ours, state = run.load_state()
+    expected, _ = clean.load_state()
+    assert state["step"] == 8
+    for name, array in expected.items():
+        np.testing.assert_array_equal(ours[name], array, err_msg=name)
+    resumed = train(data, make_model, run, rate=0.005)
+    assert len(resumed.state["history"]) == 3 and np.isfinite(resumed.state["history"][-1]["loss"])
+
+
+def test_bad_numbers_in_the_first_epoch_leave_weights_that_load(data, make_model, new_run):
+    run = new_run()
+    with pytest.raises(TrainingFailed, match="at step 0"):
+        train(data, make_model, run, augment=lambda images, seed: images * np.inf)
+    assert all(np.isfinite(t).all() for t in read_tensors(run.path / "model.safetensors")[0].values())
+
+
+# ------------------------------------------------------------------------------------------ resume
+@pytest.mark.parametrize("stop_at", [1, 5, 7, 8, 14])
+def test_a_killed_run_goes_on_bit_equal(data, make_model, new_run, stop_at):
+    undisturbed, killed = new_run(), new_run()
+    train(data, make_model, undisturbed, patience=1)
+    with pytest.raises(Stop):
+        train(data, make_model, killed, patience=1, stop_at=stop_at)
+    train(data, make_model, killed, patience=1)
+    expected, state = undisturbed.load_state()
+    ours, our_state = killed.load_state()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(ours[name], array, err_msg=name)
+    for one in (state, our_state):
+        for row in (one, *one["history"]):
+            row.pop("seconds"), row.pop("cpu_seconds")
+    assert our_state == state
+    assert ((undisturbed.path / "model.safetensors").read_bytes() == (killed.path / "model.safetensors").read_bytes())
+
+
+def test_a_finished_run_can_be_made_longer(data, make_model, new_run):
+    short, long = new_run(), new_run()
+    train(data, make_model, short, epochs=2)
+    train(data, make_model, short, epochs=4)
+    train(data, make_model, long, epochs=4)
+    for name, array in long.load_state()[0].items():
+        np.testing.assert_array_equal(short.load_state()[0][name], array, err_msg=name)
+
+
+def test_duration_reads_like_speech():
+    assert [duration(s) for s in (0, 41.2, 60, 3725, 19200)] == ["0 s", "42 s", "1 min 0 s", "1 h 2 min", "5 h 20 min"]
+
+
+def test_seed_makes_the_initial_weights(make_model):
+    models = []
+    for seed in (1, 1, 2):
+        seed_everything(seed, False)
+        models.append(make_model().get_weights())
+    assert all((a == b).all() for a, b in zip(models[0], models[1]))
+    assert any((a != b).any() for a, b in zip(models[0], models[2]))

@@ -1,0 +1,59 @@
+"""From arrays to batches, in the one order that is right: cache, shuffle, batch, augment, prefetch.
+
+Cached before shuffled, or every epoch would have the same order; augmented after cached, or every epoch would have the
+same pictures; augmented after batched, because whole batches are cheaper; prefetched last, so that the CPU prepares the
+next batch while the device works.
+"""
+from __future__ import annotations
+
+import tensorflow as tf
+
+from .datasets import Split
+
+
+def steps_per_epoch(pictures: int, batch_size: int) -> int:
+    """Gives the number of whole batches in an epoch; raises ValueError for a batch that can't be filled."""
+    if not 1 <= batch_size <= pictures:
+        raise ValueError(f"BATCH_SIZE {batch_size} doesn't fit {pictures} training pictures; "
+                         f"choose a size from 1 to {pictures}.")
+    return pictures // batch_size
+
+
+def training_batches(split: Split, *, batch_size: int, epochs: int, seed: int, augment=None, first_step: int = 0):
+    """Gives a tf.data.Dataset of (step, images, labels) from step `first_step` to the end of the last epoch.
+
+    step: int32 scalar; images: float32 (batch_size, H, W, C), 0..255, after augment(images, (seed, step)); labels:
+    int64 (batch_size,). Each epoch shuffles all pictures anew and leaves out the few that don't fill a batch, others
+    each time. Order and augmentation depend on (seed, step) alone: started at a later step, the rest is the same.
+    """
+    steps = steps_per_epoch(len(split), batch_size)
+    first_epoch, steps_done = divmod(first_step, steps)
+    cached = tf.data.Dataset.from_tensor_slices((split.images, split.labels)).cache()
+
+    def one_epoch(epoch):
+        shuffled = cached.shuffle(len(split), seed=seed * 100_003 + epoch, reshuffle_each_iteration=False)
+        return shuffled.batch(batch_size, drop_remainder=True)
+
+    def prepare(step, batch):
+        step, images = tf.cast(step, tf.int32), tf.cast(batch[0], tf.float32)
+        if augment is not None:
+            images = augment(images, tf.stack([seed, step]))
+        return step, images, batch[1]
+
+    tf.random.set_seed(1)           # shuffle mixes this into its own seed; 0 would not go with a tensor for seed
+    order = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch).skip(steps_done)
+    return order.enumerate(first_step).map(prepare, tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+
+
+def evaluation_batches(images, batch_size: int):
+    """Gives a tf.data.Dataset of (images, count): all images in order, the last batch filled up with black pictures.
+
+    images: as given, (batch_size, H, W, C); count: how many of them are real. Always one shape, as DirectML compiles
+    its kernels again for another.
+    """
+    def fill(batch):
+        count = tf.shape(batch)[0]
+        batch = tf.pad(batch, [[0, batch_size - count], [0, 0], [0, 0], [0, 0]])
+        return tf.ensure_shape(batch, (batch_size, *images.shape[1:])), count
+
+    return tf.data.Dataset.from_tensor_slices(images).batch(batch_size).map(fill).prefetch(tf.data.AUTOTUNE)

@@ -1,0 +1,1 @@
+"""One operation on a finished run per file."""

@@ -1,0 +1,31 @@
+"""Evaluates a run's best weights on the whole test set: accuracy, per class, and confusion.png in the run folder."""
+from __future__ import annotations
+
+from ..datasets import load_dataset
+from ..report import report_test
+from ..runs import Run
+from ..training import Classification
+
+
+def add_arguments(parser) -> None:
+    """Adds this command's arguments."""
+    parser.add_argument("--data-dir", help="where the data lies now (default: where it lay in training)")
+
+
+def run(arguments) -> int:
+    """Evaluates and prints."""
+    run = Run(arguments.run)
+    config = run.config
+    constants, model = config["constants"], run.load_model()
+    data_dir = constants["DATA_DIR"] if arguments.data_dir is None else arguments.data_dir
+    data = load_dataset(constants["DATASET"], data_dir)
+    if data.fingerprint != config["data"]["fingerprint"]:
+        print(f"note: these are not the pictures of the training (fingerprint {data.fingerprint}, "
+              f"then {config['data']['fingerprint']})")
+    task = Classification(model, constants["TOP_K"], constants["BATCH_SIZE"])
+    figures = report_test(run, task, data)
+    width = max(map(len, data.class_names))
+    for name, share in figures["per_class"].items():
+        print(f"  {name:{width}}  {share:7.2%}")
+    print(f"the confusion matrix is in {run.path / 'confusion.png'}")
+    return 0

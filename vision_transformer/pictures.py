@@ -1,0 +1,74 @@
+"""The pictures of a run: augmented samples, training curves, confusion matrix. Each function writes one PNG."""
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from .runs import write
+
+
+def save_samples(path: Path, images, labels, class_names) -> None:
+    """Shows images (n, H, W, C), 0..255, in rows of 8, each under its class name."""
+    rows = -(-len(images) // 8)
+    figure = Figure(figsize=(10, 1.4 * rows), layout="constrained")
+    for axes, image, label in zip(figure.subplots(rows, 8, squeeze=False).ravel(), images, labels):
+        axes.imshow(np.clip(np.rint(image), 0, 255).astype(np.uint8), cmap="gray", vmin=0, vmax=255)
+        axes.set_title(class_names[label], fontsize=8)
+    for axes in figure.axes:
+        axes.axis("off")
+    _save(figure, path)
+
+
+def save_curves(path: Path, history: list, best_epoch: int) -> None:
+    """Shows loss and accuracy by epoch, training and validation, with the best epoch and the halvings marked."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    epochs = [row["epoch"] for row in history]
+    rates = [row["learning_rate"] for row in history]
+    halved = [epoch for epoch, before, now in zip(epochs[1:], rates, rates[1:]) if now < before]
+    best = history[best_epoch - 1]
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy")):
+        axes.plot(epochs, [row[name] for row in history], marker=".", label="training (augmented)")
+        axes.plot(epochs, [row[f"val_{name}"] for row in history], marker=".", label="validation")
+        axes.plot(best_epoch, best[f"val_{name}"], "o", mfc="none", ms=11, color="black",
+                  label=f"best: epoch {best_epoch}, validation accuracy {best['val_accuracy']:.2%}")
+        for i, epoch in enumerate(halved):
+            axes.axvline(epoch, color="gray", ls=":", lw=1, label=None if i else "learning rate halved")
+        axes.set(xlabel="epoch", title=name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def save_confusion(path: Path, confusion, class_names) -> None:
+    """Shows a confusion matrix (K, K) of counts: row = true class, column = predicted, shade = share of the row."""
+    confusion = np.asarray(confusion)
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    classes, few = len(class_names), len(class_names) <= 20
+    size = 3 + 0.55 * classes if few else 14
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axes = figure.subplots()
+    shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ticks, font = np.arange(classes), 9 if few else 5
+    axes.set_xticks(ticks, class_names, rotation=90, fontsize=font)
+    axes.set_yticks(ticks, class_names, fontsize=font)
+    axes.set(xlabel="predicted", ylabel="true",
+             title=f"confusion on {confusion.sum():,} pictures, {np.trace(confusion) / confusion.sum():.2%} right")
+    if few:
+        for (row, column), count in np.ndenumerate(confusion):
+            if count:
+                axes.text(column, row, str(count), ha="center", va="center", fontsize=8,
+                          color="white" if shares[row, column] > 0.5 else "black")
+    figure.colorbar(shown, ax=axes, shrink=0.8, format=PercentFormatter(1.0), label="share of the true class")
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    write(path, content.getvalue())

@@ -1,0 +1,229 @@
+"""How a model learns: a task that gives the loss, and the one loop that takes its gradient.
+
+The loop knows no task from another: a task is any object with
+
+    figures                      the names of what `loss` counts, the loss first
+    loss(batch, step)            one training batch -> (loss to minimize, vector of the figures' means over the batch)
+    evaluate(split)              held-out pictures -> {figure: value}; "accuracy" decides which weights are the best
+    model                        whose trainable variables learn
+
+Why a loop of our own and not `fit`: exact resume in the middle of an epoch needs everything random to be a function of
+the step, and `fit` reads the device back at every batch, which makes a DirectML GPU wait.
+"""
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import keras
+from tqdm import tqdm
+
+from .batches import evaluation_batches
+from .compat import raw
+
+READ_EVERY = 20         # steps between looks at the device: each look waits for it, none lets its memory grow
+
+
+class TrainingFailed(RuntimeError):
+    """The loss or its gradient stopped being a finite number."""
+
+
+def seed_everything(seed: int, deterministic: bool) -> None:
+    """Seeds the initial weights; with `deterministic`, runs are also bit-equal on one machine and stack."""
+    keras.utils.set_random_seed(seed)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+
+class Classification:
+    """Learning which of K classes a picture shows: cross-entropy on logits, top-1 and top-k accuracy."""
+
+    def __init__(self, model, top_k: int, batch_size: int):
+        classes = model.config["num_classes"]
+        if not 1 < top_k <= classes:
+            raise ValueError(f"TOP_K {top_k} makes no sense for {classes} classes; choose from 2 to {classes}.")
+        self.model, self.top_k, self.batch_size = model, top_k, batch_size
+        self.figures = ("loss", "accuracy", f"top_{top_k}_accuracy")
+        shape = (batch_size, *model.config["image_shape"])
+        self._logits = tf.function(lambda images: model(images, training=False),
+                                   input_signature=[tf.TensorSpec(shape, tf.uint8)])
+
+    def loss(self, batch, step):
+        """Gives the mean loss of batch (images (B, H, W, C), labels (B,)) and the vector of figures."""
+        images, labels = batch
+        self.model.step.assign(step)                                # the dropout masks are this step's
+        logits = self.model(images, training=True)                                         # (B, K)
+        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+        # Not by in_top_k: its k is an input that the host reads back from a DirectML device.
+        own = tf.gather(logits, labels, batch_dims=1)
+        better = tf.reduce_sum(tf.cast(logits > own[:, None], tf.float32), axis=1)
+        hits = [tf.reduce_mean(tf.cast(better < k, tf.float32)) for k in (1, self.top_k)]
+        return loss, tf.stack([loss, *hits])
+
+    def predict(self, images) -> np.ndarray:
+        """Gives the logits (n, K) of all uint8 images (n, H, W, C)."""
+        return np.concatenate([self._logits(batch).numpy()[:int(count)]
+                               for batch, count in evaluation_batches(images, self.batch_size)])
+
+    def evaluate(self, split) -> dict:
+        """Gives the figures over all pictures of a split, none left out."""
+        return dict(zip(self.figures, classification_figures(self.predict(split.images), split.labels, self.top_k)))
+
+
+def classification_figures(logits, labels, top_k: int) -> list:
+    """Gives [mean cross-entropy, accuracy, top-k accuracy] of logits (n, K) and labels (n,)."""
+    own = logits[np.arange(len(labels)), labels]
+    highest = logits.max(axis=1)
+    loss = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1)) - own
+    better = (logits > own[:, None]).sum(axis=1)                    # how many classes look likelier than the right one
+    return [float(loss.mean()), float((better == 0).mean()), float((better < top_k).mean())]
+
+
+class Trainer:
+    """The loop: gradients of the task's loss to the optimizer; each epoch validates, logs, saves.
+
+    Args:
+        task: see the file's docstring.
+        optimizer: its `apply(gradients, step)` returns whether the step was healthy.
+        run: the run folder. If it holds a saved state, training goes on from there.
+        steps_per_epoch, epochs: the length of the training.
+        patience: epochs without a better validation accuracy after which the learning rate is halved.
+        minimum_learning_rate: halving stops here.
+        early_stopping: epochs without a better validation accuracy after which training ends; 0: never.
+        save_every: steps between saves of all that a resume needs; the end of each epoch saves too.
+    """
+
+    def __init__(self, task, optimizer, run, *, steps_per_epoch: int, epochs: int, patience: int,
+                 minimum_learning_rate: float, early_stopping: int, save_every: int):
+        self.task, self.optimizer, self.run = task, optimizer, run
+        self.steps_per_epoch, self.epochs, self.patience = steps_per_epoch, epochs, patience
+        self.minimum_learning_rate, self.early_stopping = minimum_learning_rate, early_stopping
+        self.save_every = save_every
+        self.base_learning_rate = float(optimizer.learning_rate.numpy())
+        self.weights = [raw(v) for v in task.model.trainable_variables]
+        self.totals = tf.Variable(tf.zeros(len(task.figures)), name="totals")   # figures summed over the epoch so far
+        self.step = 0                                                           # the next one
+        self.state = {"learning_rate_scale": 1.0, "best_accuracy": -1.0, "best_epoch": 0, "halved_epoch": 0,
+                      "seconds": 0.0, "cpu_seconds": 0.0, "history": []}
+        if run.has_state():
+            self._restore()
+
+    def train(self, batches, validation) -> None:
+        """Trains on batches of (step, images, labels) that start at `self.step`; validates on a whole split.
+
+        Raises:
+            TrainingFailed: at a step whose gradient is not finite; what was good before it is saved.
+        """
+        @tf.function(input_signature=tf.nest.flatten(batches.element_spec))
+        def train_step(step, *batch):
+            with tf.GradientTape() as tape:
+                loss, figures = self.task.loss(batch, step)
+            healthy = self.optimizer.apply(tape.gradient(loss, self.weights), step)
+            self.totals.assign(tf.where(healthy, self.totals + figures, self.totals))
+
+        state, steps = self.state, self.steps_per_epoch
+        started, cpu_started = time.monotonic() - state["seconds"], time.process_time() - state["cpu_seconds"]
+        writer = tf.summary.create_file_writer(str(self.run.path / "tensorboard"))
+        with tqdm(total=self.epochs * steps, initial=self.step, unit="step", leave=False, dynamic_ncols=True,
+                  disable=None) as bar:                         # None: a bar on a terminal only
+            for batch in batches:
+                if self._waited_enough():
+                    break
+                train_step(*batch)
+                self.step += 1
+                bar.update()
+                done = (self.step - 1) % steps + 1              # of this epoch
+                ended, saves = done == steps, self.step % self.save_every == 0
+                state["seconds"], state["cpu_seconds"] = time.monotonic() - started, time.process_time() - cpu_started
+                if ended or saves or done % READ_EVERY == 0:
+                    trained = self._read(done)
+                    bar.set_postfix({name: f"{value:.4f}" for name, value in trained.items()})
+                if ended:
+                    row = self._end_epoch(trained, self.task.evaluate(validation), writer)
+                    with tqdm.external_write_mode():
+                        print(self._line(row), flush=True)
+                elif saves:
+                    self._save()
+
+    def _read(self, done: int) -> dict:
+        """Reads the means of the epoch so far from the device; raises TrainingFailed if a step went wrong."""
+        failed = int(self.optimizer.failed_step.numpy())
+        if failed < 0:
+            return dict(zip(self.task.figures, (self.totals.numpy() / done).tolist()))
+        self.step = failed                              # weights and totals are as they were before that step
+        self._save()
+        if not self.run.has_weights():
+            self.run.save_weights(self.task.model)
+        rate = float(self.optimizer.learning_rate.numpy())
+        raise TrainingFailed(
+            f"at step {failed} (epoch {failed // self.steps_per_epoch + 1}, learning rate {rate:g}) the loss or its "
+            f"gradient was no longer a finite number. All from before that step is saved; to go on from there "
+            f"with a lower learning rate: --resume {self.run.path} --learning-rate {self.base_learning_rate / 2:g}")
+
+    def _end_epoch(self, trained: dict, validated: dict, writer) -> dict:
+        """Keeps the best weights, halves the learning rate where nothing gets better, logs, saves; gives the row."""
+        state, epoch = self.state, self.step // self.steps_per_epoch
+        row = {"epoch": epoch, "step": self.step, "learning_rate": float(self.optimizer.learning_rate.numpy()),
+               **trained, **{f"val_{name}": value for name, value in validated.items()},
+               "seconds": round(state["seconds"], 1), "cpu_seconds": round(state["cpu_seconds"], 1)}
+        state["history"].append(row)
+        if row["val_accuracy"] > state["best_accuracy"]:
+            state["best_accuracy"], state["best_epoch"] = row["val_accuracy"], epoch
+            self.run.save_weights(self.task.model)
+        elif epoch - max(state["best_epoch"], state["halved_epoch"]) >= self.patience:
+            state["halved_epoch"] = epoch
+            state["learning_rate_scale"] = max(state["learning_rate_scale"] / 2,
+                                               self.minimum_learning_rate / self.base_learning_rate)
+            self._set_learning_rate()
+        self.totals.assign(tf.zeros_like(self.totals))
+        with writer.as_default(step=epoch):
+            for name, value in row.items():
+                if name not in ("epoch", "step"):
+                    tf.summary.scalar(name, value)
+        writer.flush()
+        self.run.write_history(state["history"])
+        self._save()
+        return row
+
+    def _line(self, row: dict) -> str:
+        """Says how an epoch went."""
+        best = "  best" if self.state["best_epoch"] == row["epoch"] else ""
+        left = row["seconds"] / row["epoch"] * (self.epochs - row["epoch"])
+        return (f"epoch {row['epoch']:{len(str(self.epochs))}}/{self.epochs}  loss {row['loss']:.4f}  "
+                f"accuracy {row['accuracy']:6.2%}  val_loss {row['val_loss']:.4f}  "
+                f"val_accuracy {row['val_accuracy']:6.2%}  learning rate {row['learning_rate']:.2g}  "
+                f"{duration(row['seconds'])}, {duration(left)} left{best}")
+
+    def _waited_enough(self) -> bool:
+        history = self.state["history"]
+        return bool(0 < self.early_stopping <= len(history) - self.state["best_epoch"])
+
+    def _set_learning_rate(self) -> None:
+        self.optimizer.learning_rate.assign(self.base_learning_rate * self.state["learning_rate_scale"])
+
+    def _tensors(self) -> dict:
+        """Names every tensor that a resume needs."""
+        named = {f"weights/{i}": v for i, v in enumerate(self.weights)}
+        return {**named, "adam/mean": self.optimizer.mean, "adam/square": self.optimizer.square,
+                "totals": self.totals}
+
+    def _save(self) -> None:
+        self.run.save_state({name: v.numpy() for name, v in self._tensors().items()},
+                            {**self.state, "step": self.step})
+
+    def _restore(self) -> None:
+        tensors, state = self.run.load_state()
+        for name, variable in self._tensors().items():
+            variable.assign(tensors[name])
+        self.step = state.pop("step")
+        self.state = state
+        self._set_learning_rate()
+
+
+def duration(seconds: float) -> str:
+    """Writes seconds as people say them: '42 s', '3 min 20 s', '5 h 20 min'."""
+    minutes, seconds = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
