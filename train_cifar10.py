@@ -78,17 +78,18 @@ def main(arguments=None):
         classifier_dropout=c.CLASSIFIER_DROPOUT, pixel_mean=pixel_mean, pixel_deviation=pixel_deviation, seed=c.SEED)
     task = Classification(model, c.TOP_K, c.BATCH_SIZE)
     optimizer = Adam(model.trainable_variables, c.LEARNING_RATE)
+    trainer = Trainer(
+        task, optimizer, steps_per_epoch=steps_per_epoch(len(training), c.BATCH_SIZE), epochs=c.EPOCHS,
+        patience=c.PATIENCE, minimum_learning_rate=c.MINIMUM_LEARNING_RATE, early_stopping=c.EARLY_STOPPING,
+        save_every=c.SAVE_EVERY)
+    samples = augment(training.images[:64], (c.SEED, 0))
 
-    steps = steps_per_epoch(len(training), c.BATCH_SIZE)
-    run = open_run(c, data, model)
-    trainer = Trainer(task, optimizer, run, steps_per_epoch=steps, epochs=c.EPOCHS, patience=c.PATIENCE,
-                      minimum_learning_rate=c.MINIMUM_LEARNING_RATE, early_stopping=c.EARLY_STOPPING,
-                      save_every=c.SAVE_EVERY)
+    trainer.save_to(open_run(c, data, model))           # from here on there is a run folder
+    announce(trainer, data, training, validation, samples)
     batches = training_batches(training, batch_size=c.BATCH_SIZE, epochs=c.EPOCHS, seed=c.SEED, augment=augment,
                                first_step=trainer.step)
-    announce(run, trainer, augment, training, validation, data)
     trainer.train(batches, validation)
-    finish(run, trainer, data)
+    finish(trainer, data)
 
 
 if __name__ == "__main__":

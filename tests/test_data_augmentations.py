@@ -426,6 +426,16 @@ def test_erased_boxes_keep_to_the_area_and_aspect_of_the_paper(channels):
         assert abs(np.corrcoef(values[:, 0], values[:, 1])[0, 1]) < 0.02
 
 
+def test_drawn_boxes_fit_into_the_picture_and_keep_their_area(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(da, "erase", lambda images, boxes, fill: drawn.append(boxes.numpy()) or images)
+    da.augmentation(erasing=1)(np.zeros((MANY, 29, 41, 1), "float32"), SEED)
+    top, left, bottom, right = drawn[0].T
+    assert top.min() > -0.001 and left.min() > -0.001
+    assert bottom.max() < 29.001 and right.max() < 41.001
+    assert_uniform((bottom - top) * (right - left) / (29 * 41), 0.02, 0.33)
+
+
 def test_share_of_erased_pictures():
     boxes, changed, erased = erased_boxes(0.25)
     assert abs(len(boxes) / MANY - 0.25) < 5 * np.sqrt(0.25 * 0.75 / MANY)
@@ -480,11 +490,25 @@ def test_all_moves_resample_once():
     assert operations(**EVERYTHING).count("ImageProjectiveTransformV3") == 1
 
 
-def test_what_is_off_is_not_in_the_graph():
-    assert "ImageProjectiveTransformV3" not in operations(**ALL_COLOURS, erasing=0.5)
-    assert not {"BatchMatMulV2", "RGBToHSV", "Mean"} & set(operations(hue=0, erasing=0.5))
-    assert not [name for name in operations() if "Random" in name or "MatMul" in name]
-    assert operations(flip_horizontal=0.5).count("StatelessRandomUniformV2") == 1
+DRAWS = {**dict.fromkeys(EVERYTHING, 1), "shear": 2, "translation": 2, "erasing": 6}
+KERNELS = {
+    "RGBToHSV": {"hue"},
+    "Mean": {"contrast"},
+    "ImageProjectiveTransformV3": set(ALL_MOVES),
+    "SelectV2": {*ALL_FLIPS, "erasing"},
+}
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_what_is_off_is_not_in_the_graph(name):
+    present = operations(**{name: EVERYTHING[name]})
+    assert present.count("StatelessRandomGetKeyCounter") == 2 * DRAWS[name]  # one for the stream, one for the draw
+    for kernel, users in KERNELS.items():
+        assert (kernel in present) == (name in users)
+
+
+def test_all_off_draws_nothing():
+    assert set(operations()) == {"Placeholder", "Const", "Minimum", "Maximum", "Identity"}
 
 
 def test_flips_and_translation_alone_mix_no_pixels():
@@ -492,6 +516,15 @@ def test_flips_and_translation_alone_mix_no_pixels():
     changed = da.augmentation(flip_horizontal=0.5, flip_vertical=0.5, translation=0.3)(images, SEED).numpy()
     assert set(np.unique(changed)) == set(np.unique(images))
     assert len(np.unique(changed, axis=0)) > 80
+
+
+@pytest.mark.parametrize("fill_mode", da.FILL_MODES)
+def test_moved_pictures_show_the_chosen_fill(fill_mode):
+    images, by = pictures(), -measured_matrices(BATCH, translation=0.25)[:, :, 2].astype(int)
+    padded = np.pad(images, [(0, 0), (3, 3), (3, 3), (0, 0)], **NUMPY_FILL[fill_mode])
+    expected = [padded[i, 3 - by[i, 1] :, 3 - by[i, 0] :][:HEIGHT, :WIDTH] for i in range(BATCH)]
+    changed = da.augmentation(translation=0.25, fill_mode=fill_mode)(images, SEED)
+    np.testing.assert_array_equal(changed, expected)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -156,8 +156,10 @@ def test_resume_on_other_data_is_refused(tmp_path, data, make_model):
     run = runs.open_run(settings(RESUME="", RUN_FOLDER=str(tmp_path)), data, make_model())
     assert run.path.name == "bright-001"
     assert json.loads((run.path / "config.json").read_text(encoding="utf-8"))["data"]["name"] == "bright"
-    again = settings(RESUME=str(run.path), RUN_FOLDER=str(tmp_path))
+    again = settings(RESUME=str(run.path), RUN_FOLDER=str(tmp_path), EPOCHS=9)
     assert runs.open_run(again, data, make_model()).path == run.path
+    assert runs.resumed(settings(RESUME=str(run.path), EPOCHS=5)).EPOCHS == 9, "the next resume goes on as this one"
+    assert runs.Run(run.path).config["model"] == make_model().get_config() | {"image_shape": [6, 10, 3]}
     data.train.images[0, 0, 0, 0] ^= 1
     with pytest.raises(RunError, match="other data"):
         runs.open_run(again, data, make_model())

@@ -263,7 +263,7 @@ DEBUG = False
     (ValueError("bad\n  value"), 2, "prog.py: bad value (--debug shows where)\n"),
     (FileNotFoundError(2, "No such file", "x"), 2, "prog.py: [Errno 2] No such file: 'x' (--debug shows where)\n"),
     (RuntimeError("it failed"), 1, "prog.py: it failed (--debug shows where)\n"),
-    (KeyboardInterrupt(), 130, "prog.py: stopped; --resume RUN goes on from the run's last save\n"),
+    (KeyboardInterrupt(), 130, "prog.py: stopped\n"), (KeyboardInterrupt("why"), 130, "prog.py: why\n"),
 ])
 def test_errors_become_one_line_and_an_exit_code(monkeypatch, capsys, error, code, says):
     def main():

@@ -37,8 +37,8 @@ def train(data, make_model, run, *, epochs=3, augment=jitter, stop_at=None, eval
     if evaluate:
         task.evaluate = evaluate
     options = {"patience": 2, "minimum_learning_rate": 1e-5, "early_stopping": 0, "save_every": 2, **options}
-    trainer = Trainer(task, Adam(task.model.trainable_variables, rate), run, steps_per_epoch=STEPS, epochs=epochs,
-                      **options)
+    trainer = Trainer(task, Adam(task.model.trainable_variables, rate), steps_per_epoch=STEPS, epochs=epochs, **options)
+    trainer.save_to(run)
 
     def killed(dataset):
         for step, *batch in dataset:
@@ -91,7 +91,7 @@ def test_it_learns_and_logs(data, make_model, new_run, capsys):
 
 def test_the_figures_are_the_epochs_means(data, make_model, new_run):
     """With a learning rate of 0 and no dropout the training figures can be worked out from the model."""
-    trainer = train(data, lambda **_: make_model(), new_run(), epochs=1, augment=None, rate=0.0)
+    trainer = train(data, lambda **_: make_model(), new_run(), epochs=1, augment=None, rate=1e-30)
     seen = np.concatenate([labels for _, _, labels in training_batches(data.train, batch_size=16, epochs=1, seed=3)])
     pictures = np.concatenate([x for _, x, _ in training_batches(data.train, batch_size=16, epochs=1, seed=3)])
     expected = classification_figures(trainer.task.model(pictures).numpy(), seen, 2)
@@ -107,6 +107,12 @@ def test_figures_equal_scikit_learns():
                 sklearn.metrics.accuracy_score(labels, logits.argmax(axis=1)),
                 sklearn.metrics.top_k_accuracy_score(labels, logits, k=3, labels=range(7))]
     assert classification_figures(logits, labels, 3) == pytest.approx(expected, rel=1e-5)
+
+
+def test_nan_logits_are_never_right(make_model):
+    logits = np.full((4, 5), np.nan, np.float32)
+    with np.errstate(invalid="ignore"):
+        assert classification_figures(logits, np.arange(4), 2)[1:] == [0, 0]
 
 
 def test_evaluation_leaves_no_picture_out(data, make_model):
@@ -176,6 +182,32 @@ def test_bad_numbers_in_the_first_epoch_leave_weights_that_load(data, make_model
     with pytest.raises(TrainingFailed, match="at step 0"):
         train(data, make_model, run, augment=lambda images, seed: images * np.inf)
     assert all(np.isfinite(t).all() for t in read_tensors(run.path / "model.safetensors")[0].values())
+
+
+@pytest.mark.parametrize("options, says", [
+    ({"epochs": 0}, "EPOCHS is 0; it must be at least 1"), ({"patience": 0}, "PATIENCE is 0"),
+    ({"save_every": 0}, "SAVE_EVERY is 0"), ({"early_stopping": -1}, "EARLY_STOPPING is -1; it must be at least 0"),
+    ({"minimum_learning_rate": -0.1}, "MINIMUM_LEARNING_RATE is -0.1"), ({"rate": 0}, "LEARNING_RATE is 0"),
+    ({"rate": float("nan")}, "LEARNING_RATE is nan"),
+])
+def test_senseless_numbers_are_refused(data, make_model, options, says):
+    with pytest.raises(ValueError, match=says):
+        train(data, make_model, None, **options)
+
+
+@pytest.mark.parametrize("seed", [-1, 2 ** 31])
+def test_senseless_seeds_are_refused(seed):
+    with pytest.raises(ValueError, match=f"SEED {seed} is not from 0"):
+        seed_everything(seed, False)
+
+
+def test_stopped_by_hand_it_says_how_to_go_on(data, make_model, new_run):
+    def interrupted(split):
+        raise KeyboardInterrupt
+    run = new_run()
+    with pytest.raises(KeyboardInterrupt, match=r"to go on from the last save: --resume .*bright-001"):
+        train(data, make_model, run, evaluate=interrupted)
+    assert len(train(data, make_model, run).state["history"]) == 3
 
 
 # ------------------------------------------------------------------------------------------ resume

@@ -1,7 +1,7 @@
 """Adam in plain TensorFlow: one element-wise update of all weights as a single flat vector.
 
 Why not Keras's: DirectML compiles a kernel for each of its updates whenever the learning rate changes, it costs
-hundreds of kernels a step, and its state differs between the two Kerases, so that no run could move from one to another.
+hundreds of kernels a step, and its state differs between the two Kerases, so that no run could move between them.
 """
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from .compat import raw
 class Adam:
     """Adam (Kingma and Ba, arXiv 1412.6980, end of section 2) over `variables`, which must all be built.
 
-    `learning_rate`, `mean` and `square` are tf.Variables: set the first between epochs, save the other two.
+    `learning_rate` is a tf.Variable: set it between epochs. `state` names the variables that a resume needs.
     A step whose gradient is not finite changes nothing, nor does any step after it; `failed_step` then holds its number
     (-1 until then), so that the last good weights survive until the loop, which reads the device rarely, notices.
     """
 
     def __init__(self, variables, learning_rate: float, beta_1: float = 0.9, beta_2: float = 0.999,
                  epsilon: float = 1e-7):
+        if not learning_rate > 0:
+            raise ValueError(f"LEARNING_RATE is {learning_rate}; it must be above 0.")
         self.variables = [raw(v) for v in variables]
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
         self._sizes = [v.shape.num_elements() for v in self.variables]
         self.mean = tf.Variable(tf.zeros(sum(self._sizes)), name="mean")
         self.square = tf.Variable(tf.zeros(sum(self._sizes)), name="square")
+        self.state = {"mean": self.mean, "square": self.square}
         self.learning_rate = tf.Variable(float(learning_rate), name="learning_rate")
         self.failed_step = tf.Variable(-1.0, name="failed_step")
 

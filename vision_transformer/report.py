@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 from sklearn.metrics import confusion_matrix
 
 from . import devices
@@ -13,9 +12,12 @@ from .pictures import save_confusion, save_curves, save_samples
 from .training import classification_figures, duration
 
 
-def announce(run, trainer, augment, training, validation, data) -> None:
-    """Prints device, versions, data, model and run folder; saves samples.png: 64 pictures as the model sees them."""
-    model, versions = trainer.task.model, devices.versions()
+def announce(trainer, data, training, validation, samples) -> None:
+    """Prints device, versions, data, model and run folder; saves samples (n, H, W, C) as samples.png.
+
+    samples: the first training pictures as the model sees them.
+    """
+    model, run, versions = trainer.task.model, trainer.run, devices.versions()
     height, width, channels = data.image_shape
     sizes = model.config
     weights = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
@@ -28,14 +30,12 @@ def announce(run, trainer, augment, training, validation, data) -> None:
           f"model     {sizes['number_of_layers']} blocks of width {sizes['embedding_dim']}, "
           f"{model.position_embedding.positions} tokens, {weights:,} weights\n"
           f"run       {run.path}{goes_on}", flush=True)
-    images = tf.cast(training.images[:64], tf.float32)
-    seed = tf.constant([sizes["seed"], trainer.step], tf.int32)
-    save_samples(run.path / "samples.png", augment(images, seed).numpy(), training.labels[:64], data.class_names)
+    save_samples(run.path / "samples.png", np.asarray(samples), training.labels[:len(samples)], data.class_names)
 
 
-def finish(run, trainer, data) -> None:
+def finish(trainer, data) -> None:
     """Reads the test set once, with the best weights; saves results.json and pictures, and prints how to go on."""
-    state = trainer.state
+    state, run = trainer.state, trainer.run
     run.load_weights(trainer.task.model)
     save_curves(run.path / "curves.png", state["history"], state["best_epoch"])
     figures = report_test(run, trainer.task, data)

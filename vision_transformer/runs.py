@@ -63,8 +63,12 @@ class Run:
                 break
             except FileExistsError:                     # another training was faster
                 number += 1
-        write(path / "config.json", json.dumps({"format": FORMAT, **config}, indent=2) + "\n")
+        write(path / "config.json", as_json({"format": FORMAT, **config}))
         return cls(path)
+
+    def write_config(self, config: dict) -> None:
+        """Replaces config.json."""
+        write(self.path / "config.json", as_json(config))
 
     @property
     def config(self) -> dict:
@@ -85,12 +89,12 @@ class Run:
 
     def save_weights(self, model) -> None:
         """Saves the model's weights, by name, as the run's best."""
-        write_tensors(self.path / "model.safetensors", {name: v.numpy() for name, v in _weights(model).items()})
+        write_tensors(self.path / "model.safetensors", {name: v.numpy() for name, v in weights_by_name(model).items()})
 
     def load_weights(self, model) -> None:
         """Puts the run's best weights into a model of the same sizes; raises RunError where they don't fit."""
         tensors, _ = read_tensors(self.path / "model.safetensors")
-        weights = _weights(model)
+        weights = weights_by_name(model)
         missing, unknown = sorted(weights.keys() - tensors.keys()), sorted(tensors.keys() - weights.keys())
         if missing or unknown:
             raise RunError(f"{self.path / 'model.safetensors'} doesn't fit the model: missing "
@@ -134,7 +138,7 @@ class Run:
 
     def write_results(self, results: dict) -> None:
         """Writes results.json."""
-        write(self.path / "results.json", json.dumps(results, indent=2) + "\n")
+        write(self.path / "results.json", as_json(results))
 
 
 def resumed(settings):
@@ -157,21 +161,28 @@ def resumed(settings):
 
 def open_run(settings, data, model) -> Run:
     """Opens the run to resume, or makes the next free folder in RUN_FOLDER and writes its config.json."""
+    constants = {**settings.as_dict(), "RESUME": ""}
     if settings.RESUME:
         run = Run(settings.RESUME)
         if run.config["data"]["fingerprint"] != data.fingerprint:
             raise RunError(f"{run.path} was begun on other data than {data.name} as it is now; point --data-dir to the "
                            "files it was begun on, or begin a new run.")
+        run.write_config({**run.config, "constants": constants})        # the next resume begins with these
         return run
     return Run.create(settings.RUN_FOLDER, data.name, {
-        "constants": settings.as_dict(), "model": model.get_config(), "class_names": list(data.class_names),
+        "constants": constants, "model": model.get_config(), "class_names": list(data.class_names),
         "data": {"name": data.name, "fingerprint": data.fingerprint}, "versions": devices.versions(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])})
 
 
-def _weights(model) -> dict:
+def weights_by_name(model) -> dict:
     """Gives the weights by name; the step counter is no weight: training sets it."""
     return {weight_path(v): raw(v) for v in model.weights if raw(v).dtype.is_floating}
+
+
+def as_json(values) -> str:
+    """Writes plain values as JSON that people can read."""
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
 def write(path: Path, content) -> None:

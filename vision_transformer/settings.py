@@ -209,8 +209,8 @@ def run_script(main: Callable[[], Any]) -> None:
     debug = main.__globals__.get("DEBUG", False) or any(word.partition("=")[0] == "--debug" for word in sys.argv)
     try:
         sys.exit(main())
-    except KeyboardInterrupt:
-        code, message = 130, "stopped; --resume RUN goes on from the run's last save"
+    except KeyboardInterrupt as stop:
+        code, message = 130, str(stop) or "stopped"
     except (ValueError, OSError, RuntimeError) as error:
         if debug:
             raise

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from .batches import evaluation_batches
 from .compat import raw
+from .runs import weights_by_name
 
 READ_EVERY = 20         # steps between looks at the device: each look waits for it, none lets its memory grow
 
@@ -31,7 +32,9 @@ class TrainingFailed(RuntimeError):
 
 
 def seed_everything(seed: int, deterministic: bool) -> None:
-    """Seeds the initial weights; with `deterministic`, runs are also bit-equal on one machine and stack."""
+    """Seeds the first weights; with `deterministic`, runs are also bit-equal on one machine and stack."""
+    if not 0 <= seed < 2 ** 31:
+        raise ValueError(f"SEED {seed} is not from 0 to {2 ** 31 - 1}; choose a number there.")
     keras.utils.set_random_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -58,8 +61,8 @@ class Classification:
         loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
         # Not by in_top_k: its k is an input that the host reads back from a DirectML device.
         own = tf.gather(logits, labels, batch_dims=1)
-        better = tf.reduce_sum(tf.cast(logits > own[:, None], tf.float32), axis=1)
-        hits = [tf.reduce_mean(tf.cast(better < k, tf.float32)) for k in (1, self.top_k)]
+        worse = tf.reduce_sum(tf.cast(logits <= own[:, None], tf.float32), axis=1)      # with the right one itself
+        hits = [tf.reduce_mean(tf.cast(worse > logits.shape[1] - k, tf.float32)) for k in (1, self.top_k)]
         return loss, tf.stack([loss, *hits])
 
     def predict(self, images) -> np.ndarray:
@@ -77,7 +80,7 @@ def classification_figures(logits, labels, top_k: int) -> list:
     own = logits[np.arange(len(labels)), labels]
     highest = logits.max(axis=1)
     loss = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1)) - own
-    better = (logits > own[:, None]).sum(axis=1)                    # how many classes look likelier than the right one
+    better = (~(logits <= own[:, None])).sum(axis=1)        # how many classes look likelier; all, if logits are NaN
     return [float(loss.mean()), float((better == 0).mean()), float((better < top_k).mean())]
 
 
@@ -86,29 +89,49 @@ class Trainer:
 
     Args:
         task: see the file's docstring.
-        optimizer: its `apply(gradients, step)` returns whether the step was healthy.
-        run: the run folder. If it holds a saved state, training goes on from there.
+        optimizer: its `apply(gradients, step)` gives whether the step was healthy; see optimizer.py.
         steps_per_epoch, epochs: the length of the training.
         patience: epochs without a better validation accuracy after which the learning rate is halved.
-        minimum_learning_rate: halving stops here.
+        minimum_learning_rate: halving ends here.
         early_stopping: epochs without a better validation accuracy after which training ends; 0: never.
         save_every: steps between saves of all that a resume needs; the end of each epoch saves too.
+
+    Raises:
+        ValueError: a number below what makes sense.
     """
 
-    def __init__(self, task, optimizer, run, *, steps_per_epoch: int, epochs: int, patience: int,
+    def __init__(self, task, optimizer, *, steps_per_epoch: int, epochs: int, patience: int,
                  minimum_learning_rate: float, early_stopping: int, save_every: int):
-        self.task, self.optimizer, self.run = task, optimizer, run
+        for name, value, least in (("EPOCHS", epochs, 1), ("PATIENCE", patience, 1), ("SAVE_EVERY", save_every, 1),
+                                   ("EARLY_STOPPING", early_stopping, 0),
+                                   ("MINIMUM_LEARNING_RATE", minimum_learning_rate, 0)):
+            if value < least:
+                raise ValueError(f"{name} is {value}; it must be at least {least}.")
+        self.task, self.optimizer = task, optimizer
         self.steps_per_epoch, self.epochs, self.patience = steps_per_epoch, epochs, patience
         self.minimum_learning_rate, self.early_stopping = minimum_learning_rate, early_stopping
         self.save_every = save_every
-        self.base_learning_rate = float(optimizer.learning_rate.numpy())
-        self.weights = [raw(v) for v in task.model.trainable_variables]
+        self.base_learning_rate = float(f"{optimizer.learning_rate.numpy():.7g}")       # of float32, as typed
         self.totals = tf.Variable(tf.zeros(len(task.figures)), name="totals")   # figures summed over the epoch so far
         self.step = 0                                                           # the next one
         self.state = {"learning_rate_scale": 1.0, "best_accuracy": -1.0, "best_epoch": 0, "halved_epoch": 0,
                       "seconds": 0.0, "cpu_seconds": 0.0, "history": []}
+
+    def save_to(self, run) -> None:
+        """Saves to a run folder from now on; goes on from its last save, if there is one."""
+        self.run = run
         if run.has_state():
-            self._restore()
+            tensors, state = run.load_state()
+            for name, variable in self._tensors().items():
+                variable.assign(tensors[name])
+            self.step = state.pop("step")
+            self.state = state
+            self.optimizer.learning_rate.assign(self.learning_rate)
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate as halved so far."""
+        return self.base_learning_rate * self.state["learning_rate_scale"]
 
     def train(self, batches, validation) -> None:
         """Trains on batches of (step, images, labels) that start at `self.step`; validates on a whole split.
@@ -116,36 +139,43 @@ class Trainer:
         Raises:
             TrainingFailed: at a step whose gradient is not finite; what was good before it is saved.
         """
+        weights = [raw(v) for v in self.task.model.trainable_variables]
+
         @tf.function(input_signature=tf.nest.flatten(batches.element_spec))
         def train_step(step, *batch):
             with tf.GradientTape() as tape:
                 loss, figures = self.task.loss(batch, step)
-            healthy = self.optimizer.apply(tape.gradient(loss, self.weights), step)
+            healthy = self.optimizer.apply(tape.gradient(loss, weights), step)
             self.totals.assign(tf.where(healthy, self.totals + figures, self.totals))
 
-        state, steps = self.state, self.steps_per_epoch
-        started, cpu_started = time.monotonic() - state["seconds"], time.process_time() - state["cpu_seconds"]
         writer = tf.summary.create_file_writer(str(self.run.path / "tensorboard"))
-        with tqdm(total=self.epochs * steps, initial=self.step, unit="step", leave=False, dynamic_ncols=True,
-                  disable=None) as bar:                         # None: a bar on a terminal only
-            for batch in batches:
-                if self._waited_enough():
-                    break
-                train_step(*batch)
-                self.step += 1
-                bar.update()
-                done = (self.step - 1) % steps + 1              # of this epoch
-                ended, saves = done == steps, self.step % self.save_every == 0
-                state["seconds"], state["cpu_seconds"] = time.monotonic() - started, time.process_time() - cpu_started
-                if ended or saves or done % READ_EVERY == 0:
-                    trained = self._read(done)
-                    bar.set_postfix({name: f"{value:.4f}" for name, value in trained.items()})
-                if ended:
-                    row = self._end_epoch(trained, self.task.evaluate(validation), writer)
-                    with tqdm.external_write_mode():
-                        print(self._line(row), flush=True)
-                elif saves:
-                    self._save()
+        self._clock = time.monotonic() - self.state["seconds"], time.process_time() - self.state["cpu_seconds"]
+        with tqdm(total=self.epochs * self.steps_per_epoch, initial=self.step, unit="step", leave=False,
+                  dynamic_ncols=True, disable=None) as bar:     # None: a bar on a terminal only
+            try:
+                for batch in batches:
+                    if self._waited_enough():
+                        break
+                    train_step(*batch)
+                    self.step += 1
+                    bar.update()
+                    self._after_step(bar, validation, writer)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(f"stopped; to go on from the last save: --resume {self.run.path}") from None
+
+    def _after_step(self, bar, validation, writer) -> None:
+        """Looks at the device where it is time to, saves where it is time to, ends the epoch where it ends."""
+        done = (self.step - 1) % self.steps_per_epoch + 1       # of this epoch
+        ended, saves = done == self.steps_per_epoch, self.step % self.save_every == 0
+        if ended or saves or done % READ_EVERY == 0:
+            trained = self._read(done)
+            bar.set_postfix({name: f"{value:.4f}" for name, value in trained.items()})
+        if ended:
+            row = self._end_epoch(trained, self.task.evaluate(validation), writer)
+            with tqdm.external_write_mode():
+                print(self._line(row), flush=True)
+        elif saves:
+            self._save()
 
     def _read(self, done: int) -> dict:
         """Reads the means of the epoch so far from the device; raises TrainingFailed if a step went wrong."""
@@ -156,16 +186,17 @@ class Trainer:
         self._save()
         if not self.run.has_weights():
             self.run.save_weights(self.task.model)
-        rate = float(self.optimizer.learning_rate.numpy())
+        lower = f"--resume {self.run.path} --learning-rate {self.base_learning_rate / 2:g}"
         raise TrainingFailed(
-            f"at step {failed} (epoch {failed // self.steps_per_epoch + 1}, learning rate {rate:g}) the loss or its "
-            f"gradient was no longer a finite number. All from before that step is saved; to go on from there "
-            f"with a lower learning rate: --resume {self.run.path} --learning-rate {self.base_learning_rate / 2:g}")
+            f"at step {failed} (epoch {failed // self.steps_per_epoch + 1}, learning rate {self.learning_rate:g}) the "
+            f"loss or its gradient was no longer a finite number. All from before that step is saved; to go on from "
+            f"there with a lower learning rate: {lower}")
 
     def _end_epoch(self, trained: dict, validated: dict, writer) -> dict:
         """Keeps the best weights, halves the learning rate where nothing gets better, logs, saves; gives the row."""
         state, epoch = self.state, self.step // self.steps_per_epoch
-        row = {"epoch": epoch, "step": self.step, "learning_rate": float(self.optimizer.learning_rate.numpy()),
+        self._look_at_clock()
+        row = {"epoch": epoch, "step": self.step, "learning_rate": self.learning_rate,
                **trained, **{f"val_{name}": value for name, value in validated.items()},
                "seconds": round(state["seconds"], 1), "cpu_seconds": round(state["cpu_seconds"], 1)}
         state["history"].append(row)
@@ -176,7 +207,7 @@ class Trainer:
             state["halved_epoch"] = epoch
             state["learning_rate_scale"] = max(state["learning_rate_scale"] / 2,
                                                self.minimum_learning_rate / self.base_learning_rate)
-            self._set_learning_rate()
+            self.optimizer.learning_rate.assign(self.learning_rate)
         self.totals.assign(tf.zeros_like(self.totals))
         with writer.as_default(step=epoch):
             for name, value in row.items():
@@ -200,26 +231,19 @@ class Trainer:
         history = self.state["history"]
         return bool(0 < self.early_stopping <= len(history) - self.state["best_epoch"])
 
-    def _set_learning_rate(self) -> None:
-        self.optimizer.learning_rate.assign(self.base_learning_rate * self.state["learning_rate_scale"])
+    def _look_at_clock(self) -> None:
+        self.state["seconds"] = time.monotonic() - self._clock[0]
+        self.state["cpu_seconds"] = time.process_time() - self._clock[1]
 
     def _tensors(self) -> dict:
         """Names every tensor that a resume needs."""
-        named = {f"weights/{i}": v for i, v in enumerate(self.weights)}
-        return {**named, "adam/mean": self.optimizer.mean, "adam/square": self.optimizer.square,
-                "totals": self.totals}
+        return {**{f"weights/{name}": v for name, v in weights_by_name(self.task.model).items()},
+                **{f"optimizer/{name}": v for name, v in self.optimizer.state.items()}, "totals": self.totals}
 
     def _save(self) -> None:
+        self._look_at_clock()
         self.run.save_state({name: v.numpy() for name, v in self._tensors().items()},
                             {**self.state, "step": self.step})
-
-    def _restore(self) -> None:
-        tensors, state = self.run.load_state()
-        for name, variable in self._tensors().items():
-            variable.assign(tensors[name])
-        self.step = state.pop("step")
-        self.state = state
-        self._set_learning_rate()
 
 
 def duration(seconds: float) -> str:
