@@ -250,6 +250,15 @@ def test_saved_weights_load_into_a_copy(make_model, images, tmp_path, pool):
     np.testing.assert_array_equal(copy(images), net(images))
 
 
+@pytest.mark.parametrize("pool", POOLS)
+def test_keras_own_saving_needs_no_custom_objects(make_model, images, tmp_path, pool):
+    net, path = make_model(pool=pool), str(tmp_path / "net.keras")
+    if keras.__version__.startswith("2"):               # there a subclassed model is saved as a folder
+        path = str(tmp_path / "net")
+    net.save(path)
+    np.testing.assert_allclose(keras.models.load_model(path)(images), net(images), atol=1e-6)
+
+
 # ------------------------------------------------------------------------------------------ wrong sizes
 @pytest.mark.parametrize("changes, sentence", [
     ({"num_heads": 4}, "EMBEDDING_DIM 14 can't be divided among NUM_HEADS 4"),

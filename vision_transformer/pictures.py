@@ -51,7 +51,7 @@ def save_confusion(path: Path, confusion, class_names) -> None:
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     classes, few = len(class_names), len(class_names) <= 20
     size = 3 + 0.55 * classes if few else 14
-    figure = Figure(figsize=(size, size), layout="constrained")
+    figure = Figure(figsize=(size + 1.3, size), layout="constrained")
     axes = figure.subplots()
     shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     ticks, font = np.arange(classes), 9 if few else 5
