@@ -259,6 +259,21 @@ def test_keras_own_saving_needs_no_custom_objects(make_model, images, tmp_path, 
     np.testing.assert_allclose(keras.models.load_model(path)(images), net(images), atol=1e-6)
 
 
+@pytest.mark.parametrize("pool", POOLS)
+def test_mixed_precision_gives_float32_logits_near_the_exact_ones(make_model, images, pool):
+    exact = make_model(pool=pool, dropout=0.2, classifier_dropout=0.2)
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        net = make_model(pool=pool, dropout=0.2, classifier_dropout=0.2)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    net.set_weights(exact.get_weights())
+    out = net.forward(images, training=True)
+    assert (out["tokens"].dtype, out["logits"].dtype) == (tf.bfloat16, tf.float32)
+    np.testing.assert_allclose(net(images), exact(images), atol=0.1)
+    assert (np.abs(net(images) - exact(images)) > 0).any()
+
+
 # ------------------------------------------------------------------------------------------ wrong sizes
 @pytest.mark.parametrize("changes, sentence", [
     ({"num_heads": 4}, "EMBEDDING_DIM 14 can't be divided among NUM_HEADS 4"),
@@ -268,6 +283,7 @@ def test_keras_own_saving_needs_no_custom_objects(make_model, images, tmp_path, 
     ({"patch_size": 0}, "every size must be at least 1"),
     ({"patch_stride": -1}, "every size must be at least 1"),
     ({"image_shape": (6, 0, 3)}, "every size must be at least 1"),
+    ({"image_shape": (6, 10)}, "not enough values"),
     ({"number_of_layers": 0}, "NUMBER_OF_LAYERS is 0"),
     ({"embedding_dim": -14}, "EMBEDDING_DIM is -14"),
     ({"num_heads": 0}, "NUM_HEADS is 0"),

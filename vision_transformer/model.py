@@ -100,9 +100,9 @@ class MLP(keras.layers.Layer):
     def __init__(self, hidden_dim: int, output_dim: int, dropout: float = 0.0, seed: int = 0, **kwargs):
         super().__init__(**kwargs)
         self.hidden_dim, self.output_dim = hidden_dim, output_dim
-        self.expand = keras.layers.Dense(hidden_dim, name="expand")
+        self.expand = keras.layers.Dense(hidden_dim, name="expand", dtype=self.dtype_policy)
         self.dropout = Dropout(dropout, seed, name="dropout")
-        self.contract = keras.layers.Dense(output_dim, name="contract")
+        self.contract = keras.layers.Dense(output_dim, name="contract", dtype=self.dtype_policy)
 
     def call(self, x, step=None):
         """Maps the last axis of x; drops out only in a training step."""
@@ -173,8 +173,7 @@ class VisionTransformer(keras.Model):
                  number_of_layers: int = 8, embedding_dim: int = 64, num_heads: int = 8, mlp_hidden_dim: int = 256,
                  pool: str = "flatten", dropout: float = 0.0, classifier_dropout: float = 0.0,
                  pixel_mean=None, pixel_deviation=None, seed: int = 0, name: str = "vision_transformer", **kwargs):
-        image_shape = tuple(int(side) for side in image_shape)
-        channels = image_shape[2]
+        _, _, channels = image_shape = tuple(int(side) for side in image_shape)
         config = {
             "image_shape": image_shape, "num_classes": num_classes, "patch_size": patch_size,
             "patch_stride": patch_stride, "number_of_layers": number_of_layers, "embedding_dim": embedding_dim,
