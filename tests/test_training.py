@@ -91,7 +91,8 @@ def test_it_learns_and_logs(data, make_model, new_run, capsys):
 
 def test_the_figures_are_the_epochs_means(data, make_model, new_run):
     """With a learning rate of 0 and no dropout the training figures can be worked out from the model."""
-    trainer = train(data, lambda **_: make_model(), new_run(), epochs=1, augment=None, rate=1e-30)
+    trainer = train(data, lambda **_: make_model(), new_run(), epochs=1, augment=None, rate=1e-30,
+                    minimum_learning_rate=0)
     seen = np.concatenate([labels for _, _, labels in training_batches(data.train, batch_size=16, epochs=1, seed=3)])
     pictures = np.concatenate([x for _, x, _ in training_batches(data.train, batch_size=16, epochs=1, seed=3)])
     expected = classification_figures(trainer.task.model(pictures).numpy(), seen, 2)
@@ -192,6 +193,7 @@ def test_bad_numbers_in_the_first_epoch_leave_weights_that_load(data, make_model
     ({"save_every": 0}, "SAVE_EVERY is 0"), ({"early_stopping": -1}, "EARLY_STOPPING is -1; it must be at least 0"),
     ({"minimum_learning_rate": -0.1}, "MINIMUM_LEARNING_RATE is -0.1"), ({"rate": 0}, "LEARNING_RATE is 0"),
     ({"rate": float("nan")}, "LEARNING_RATE is nan"),
+    ({"rate": 0.001, "minimum_learning_rate": 0.002}, "MINIMUM_LEARNING_RATE 0.002 is above LEARNING_RATE 0.001"),
 ])
 def test_senseless_numbers_are_refused(data, make_model, options, says):
     with pytest.raises(ValueError, match=says):

@@ -112,6 +112,9 @@ class Trainer:
         self.minimum_learning_rate, self.early_stopping = minimum_learning_rate, early_stopping
         self.save_every = save_every
         self.base_learning_rate = float(f"{optimizer.learning_rate.numpy():.7g}")       # of float32, as typed
+        if minimum_learning_rate > self.base_learning_rate:
+            raise ValueError(f"MINIMUM_LEARNING_RATE {minimum_learning_rate:g} is above LEARNING_RATE "
+                             f"{self.base_learning_rate:g}; lower it.")
         self.totals = tf.Variable(tf.zeros(len(task.figures)), name="totals")   # figures summed over the epoch so far
         self.step = 0                                                           # the next one
         self.state = {"learning_rate_scale": 1.0, "best_accuracy": -1.0, "best_epoch": 0, "halved_epoch": 0,
