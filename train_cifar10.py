@@ -2,14 +2,14 @@
 import os
 
 os.environ.setdefault("DML_VISIBLE_DEVICES", "0")       # the first DirectX 12 GPU, unless you chose another
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")      # errors only: TensorFlow is chatty
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")      # TensorFlow: errors only
 
 from data_augmentations import augmentation
 from vision_transformer import (Adam, Classification, Trainer, VisionTransformer, announce, finish, load_dataset,
                                 open_run, read_settings, resumed, run_script, seed_everything, split_validation,
                                 steps_per_epoch, training_batches)
 
-# Every constant is also a flag: PATCH_SIZE = 4 is --patch-size 4.
+# Every constant is also a flag: --patch-size 8 is PATCH_SIZE = 8 for one run.
 
 # --- data ---
 DATASET = "cifar10"             # cifar10, cifar100 or digits

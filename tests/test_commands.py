@@ -12,7 +12,7 @@ import train_digits
 from vision_transformer.__main__ import main
 from vision_transformer.commands.predict import read_picture
 from vision_transformer.datasets import load_dataset
-from vision_transformer.runs import Run
+from vision_transformer.runs import Run, RunError
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +75,7 @@ def test_predict_answers_the_others_when_some_are_broken(digits_run, digit_files
     bad = [str(broken), str(text), str(tmp_path), str(tmp_path / "missing.png"), str(bomb(tmp_path))]
     assert main(["predict", str(digits_run), bad[0], good, *bad[1:], good]) == 1
     output = capsys.readouterr()
-    assert [line.split(": ")[0] for line in output.out.splitlines()] == [good]      # named twice, answered once
+    assert [line.split(": ")[0] for line in output.out.splitlines()] == [good, good]
     assert [line.split(": can't be read")[0] for line in output.err.splitlines()] == bad
 
 
@@ -88,6 +88,19 @@ def bomb(folder):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0))
                      + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
     return path
+
+
+def test_predict_finds_files_by_pattern_where_the_shell_has_not(digits_run, digit_files, capsys):
+    main(["predict", str(digits_run), str(Path(digit_files[0][0]).parent / "1?_is_*.png")])
+    assert [line.split(": ")[0] for line in capsys.readouterr().out.splitlines()] == sorted(
+        path for path, _ in digit_files if Path(path).name.startswith("1") and Path(path).name[1].isdigit())
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_a_folder_that_no_script_made_is_refused(tmp_path, command):
+    run = Run.create(tmp_path, "a", {})
+    with pytest.raises(RunError, match=r"doesn't say '(constants|class_names)'"):
+        main([command, str(run.path), *(["x.png"] if command == "predict" else [])])
 
 
 @pytest.mark.parametrize("arguments, says", [

@@ -152,6 +152,52 @@ def test_resume_takes_the_runs_constants_and_the_flags_that_may_change(tmp_path)
         runs.resumed(settings({"PATCH_SIZE"}, RESUME=str(run.path), PATCH_SIZE=4))
 
 
+def test_resume_says_which_constants_of_the_script_do_not_count(tmp_path, capsys):
+    run = Run.create(tmp_path, "a", {"constants": {"RESUME": "", "EPOCHS": 5, "SEED": 3}})
+    runs.resumed(settings({"RESUME"}, RESUME=str(run.path), EPOCHS=9, SEED=3))
+    assert capsys.readouterr().out == "note: the run goes on with its own EPOCHS 5, not the script's 9\n"
+
+
+def test_resume_of_a_run_that_cannot_go_on_is_refused(tmp_path, data, make_model):
+    run = runs.open_run(settings(RESUME="", RUN_FOLDER=str(tmp_path)), data, make_model())
+
+    def again(epochs):
+        return runs.open_run(settings(RESUME=str(run.path), EPOCHS=epochs), data, make_model())
+
+    run.save_state({}, {"history": [{"epoch": 1}] * 3})
+    with pytest.raises(RunError, match="already has 3 epochs; to train on, give it more: --epochs 6"):
+        again(2)
+    again(3)                                            # killed before the test set was read: that is still to come
+    run.write_results({})
+    with pytest.raises(RunError, match="already has 3 epochs"):
+        again(3)
+    assert again(4).config["constants"]["EPOCHS"] == 4
+    run.write_history([{"epoch": 1}])
+    (run.path / "state.safetensors").unlink()
+    with pytest.raises(RunError, match=r"state\.safetensors is gone, so the run can't go on"):
+        again(4)
+
+
+def test_a_command_line_can_be_pasted(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs.sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
+    line = runs.command("-m", "x", Path("my runs") / "a-001")
+    quote = '"' if runs.sys.platform == "win32" else "'"
+    assert line == f"{Path('.venv') / 'bin' / 'python'} -m x {quote}{Path('my runs') / 'a-001'}{quote}"
+
+
+def test_a_file_that_someone_looks_at_is_waited_for(monkeypatch, tmp_path):
+    replace, failures = Path.replace, [1, 1]
+    monkeypatch.setattr(Path, "replace", lambda self, to: (_ for _ in ()).throw(PermissionError("in use"))
+                        if failures and failures.pop() else replace(self, to))
+    monkeypatch.setattr(runs.time, "sleep", lambda seconds: None)
+    runs.write(tmp_path / "x", "new")
+    assert (tmp_path / "x").read_text(encoding="utf-8") == "new" and not failures
+    failures.extend([1] * 99)
+    with pytest.raises(PermissionError, match="in use"):
+        runs.write(tmp_path / "x", "newer")
+
+
 def test_resume_on_other_data_is_refused(tmp_path, data, make_model):
     run = runs.open_run(settings(RESUME="", RUN_FOLDER=str(tmp_path)), data, make_model())
     assert run.path.name == "bright-001"

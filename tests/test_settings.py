@@ -262,6 +262,7 @@ DEBUG = False
 @pytest.mark.parametrize("error, code, says", [
     (ValueError("bad\n  value"), 2, "prog.py: bad value (--debug shows where)\n"),
     (FileNotFoundError(2, "No such file", "x"), 2, "prog.py: [Errno 2] No such file: 'x' (--debug shows where)\n"),
+    (MemoryError(), 2, "prog.py: out of memory (--debug shows where)\n"),
     (RuntimeError("it failed"), 1, "prog.py: it failed (--debug shows where)\n"),
     (KeyboardInterrupt(), 130, "prog.py: stopped\n"), (KeyboardInterrupt("why"), 130, "prog.py: why\n"),
 ])

@@ -1,6 +1,8 @@
 """The loop: it learns, stops on bad numbers, keeps the best, and goes on exactly where it was stopped."""
 import csv
 import io
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -30,8 +32,13 @@ def jitter(images, seed):
     return images + tf.random.stateless_uniform(tf.shape(images), seed, -9.0, 9.0)
 
 
-def train(data, make_model, run, *, epochs=3, augment=jitter, stop_at=None, evaluate=None, rate=0.01, **options):
-    """One training, as the scripts do it; `stop_at`: dies after that step."""
+def die():
+    raise Stop
+
+
+def train(data, make_model, run, *, epochs=3, augment=jitter, stop_at=None, stop=die, evaluate=None, rate=0.01,
+          **options):
+    """One training, as the scripts do it; `stop` happens before step `stop_at`."""
     seed_everything(3, False)
     task = Classification(make_model(dropout=0.2, classifier_dropout=0.2), top_k=2, batch_size=16)
     if evaluate:
@@ -43,7 +50,7 @@ def train(data, make_model, run, *, epochs=3, augment=jitter, stop_at=None, eval
     def killed(dataset):
         for step, *batch in dataset:
             if int(step) == stop_at:
-                raise Stop
+                stop()
             yield (step, *batch)
 
     batches = training_batches(data.train, batch_size=16, epochs=epochs, seed=3, augment=augment,
@@ -157,10 +164,11 @@ def test_learning_rate_is_halved_after_patience_epochs_down_to_its_minimum(data,
     assert rates == pytest.approx([0.01] * 3 + [0.005] * 4 + [0.003] * 2)
 
 
-def test_early_stopping(data, make_model, new_run):
+def test_early_stopping(data, make_model, new_run, capsys):
     trainer = train(data, make_model, new_run(), epochs=9, early_stopping=3,
                     evaluate=scripted([0.1, 0.5, 0.4, 0.5, 0.3, 0.9]))
     assert len(trainer.state["history"]) == 5
+    assert capsys.readouterr().out.endswith("no better validation accuracy for 3 epochs: training ends early\n")
 
 
 def test_bad_numbers_stop_it_and_keep_what_was_good(data, make_model, new_run):
@@ -168,7 +176,7 @@ def test_bad_numbers_stop_it_and_keep_what_was_good(data, make_model, new_run):
         return tf.where(seed[1] == 8, np.nan, jitter(images, seed))
 
     run, clean = new_run(), new_run()
-    with pytest.raises(TrainingFailed, match=r"at step 8 \(epoch 2, learning rate 0.01\).*--resume .*ing-rate 0.005"):
+    with pytest.raises(TrainingFailed, match=r"at step 8 \(epoch 2, learning rate 0.01\).*--resume .*rate 0.005; if"):
         train(data, make_model, run, augment=planted)
     with pytest.raises(Stop):
         train(data, make_model, clean, stop_at=8, save_every=1)
@@ -183,8 +191,9 @@ def test_bad_numbers_stop_it_and_keep_what_was_good(data, make_model, new_run):
 
 def test_bad_numbers_in_the_first_epoch_leave_weights_that_load(data, make_model, new_run):
     run = new_run()
-    with pytest.raises(TrainingFailed, match="at step 0"):
+    with pytest.raises(TrainingFailed, match=r"at step 0 .* To go on, begin again with .*--learning-rate 0.005$"):
         train(data, make_model, run, augment=lambda images, seed: images * np.inf)
+    assert not run.has_state()
     assert all(np.isfinite(t).all() for t in read_tensors(run.path / "model.safetensors")[0].values())
 
 
@@ -206,13 +215,36 @@ def test_senseless_seeds_are_refused(seed):
         seed_everything(seed, False)
 
 
-def test_stopped_by_hand_it_says_how_to_go_on(data, make_model, new_run):
-    def interrupted(split):
-        raise KeyboardInterrupt
+def test_a_learning_rate_that_was_too_high_can_be_lowered_on_the_way(data, make_model, new_run):
     run = new_run()
-    with pytest.raises(KeyboardInterrupt, match=r"to go on from the last save: --resume .*bright-001"):
-        train(data, make_model, run, evaluate=interrupted)
-    assert len(train(data, make_model, run).state["history"]) == 3
+    train(data, make_model, run, epochs=1)
+    with pytest.raises(TrainingFailed, match=r"learning rate 1e\+30"):
+        train(data, make_model, run, rate=1e30, save_every=1000)
+    history = train(data, make_model, run).state["history"]
+    assert len(history) == 3 and all(np.isfinite(row["val_loss"]) for row in history)
+
+
+def test_ctrl_c_finishes_the_step_and_saves(data, make_model, new_run):
+    before, (run, undisturbed) = signal.getsignal(signal.SIGINT), (new_run(), new_run())
+    with pytest.raises(KeyboardInterrupt, match=r"stopped after step 8; to go on: .*--resume .*bright-001"):
+        train(data, make_model, run, stop_at=7, stop=lambda: signal.raise_signal(signal.SIGINT), save_every=1000)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert run.load_state()[1]["step"] == 8
+    train(data, make_model, run)
+    train(data, make_model, undisturbed)
+    for name, array in undisturbed.load_state()[0].items():
+        np.testing.assert_array_equal(run.load_state()[0][name], array, err_msg=name)
+
+
+def test_a_second_ctrl_c_does_not_wait(data, make_model, new_run):
+    def pressed_twice(split):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.1)
+        pytest.fail("it went on")
+
+    with pytest.raises(KeyboardInterrupt):
+        train(data, make_model, new_run(), evaluate=pressed_twice)
 
 
 # ------------------------------------------------------------------------------------------ resume

@@ -17,6 +17,7 @@ COMMANDS = {            # each is a module of commands/ with add_arguments(parse
 def main(arguments=None) -> int:
     """Runs one command; gives its exit code."""
     parser = argparse.ArgumentParser(prog="python -m vision_transformer", description=__doc__)
+    parser.add_argument("--debug", action="store_true", help="on an error, show Python's traceback")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     modules = {name: importlib.import_module(f".commands.{name}", __package__) for name in COMMANDS}
     for name, module in modules.items():

@@ -101,7 +101,7 @@ class MLP(keras.layers.Layer):
         super().__init__(**kwargs)
         self.hidden_dim, self.output_dim = hidden_dim, output_dim
         self.expand = keras.layers.Dense(hidden_dim, name="expand", dtype=self.dtype_policy)
-        self.dropout = Dropout(dropout, seed, name="dropout")
+        self.dropout = Dropout(dropout, seed, name="dropout", dtype=self.dtype_policy)
         self.contract = keras.layers.Dense(output_dim, name="contract", dtype=self.dtype_policy)
 
     def call(self, x, step=None):
@@ -186,7 +186,8 @@ class VisionTransformer(keras.Model):
         super().__init__(name=name, **kwargs)
         self.config = config
         rows, columns = patch_grid(image_shape, patch_size, patch_stride)
-        first_seed = seed * 1009 % 2 ** 30              # from here on, each layer that draws gets a seed of its own
+        # From here on each layer that draws gets a seed of its own; far from those of the next `seed`.
+        first_seed = seed * 1009 % 2 ** 30
 
         self.patches = PatchEmbedding(patch_size, patch_stride, embedding_dim, name="patches")
         if pool == "cls":
@@ -211,7 +212,8 @@ class VisionTransformer(keras.Model):
         """Gives all that is made of images (B, H, W, C) on the way to the logits, by name.
 
         "attention": a list of (B, h, N, N), one per block, rows summing to 1; "tokens": (B, N, D) after the final
-        norm; "features": (B, F); "logits": (B, K).
+        norm; "features": (B, F); "logits": (B, K). N counts the patches row by row; with pool "cls" the class token
+        comes before them, as number 0.
         """
         step = self._next_step() if training else None
         x = tf.cast(images, self.compute_dtype)                                            # (B, H, W, C)

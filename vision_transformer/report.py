@@ -1,14 +1,12 @@
 """What a person reads about a training: what it is about to do, how well it did, and how to go on."""
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
 from . import devices
 from .pictures import save_confusion, save_curves, save_samples
+from .runs import command
 from .training import classification_figures, duration
 
 
@@ -27,8 +25,9 @@ def announce(trainer, data, training, validation, samples) -> None:
           f"versions  Python {versions['python']}, TensorFlow {versions['tensorflow']}, Keras {versions['keras']}\n"
           f"data      {data.name}: {len(training):,} training, {len(validation):,} validation, {len(data.test):,} test "
           f"pictures of {height}x{width}x{channels}, {data.num_classes} classes\n"
-          f"model     {sizes['number_of_layers']} blocks of width {sizes['embedding_dim']}, "
-          f"{model.position_embedding.positions} tokens, {weights:,} weights\n"
+          f"model     {sizes['number_of_layers']} blocks of width {sizes['embedding_dim']} on "
+          f"{model.position_embedding.positions} tokens (patches of {sizes['patch_size']} pixels, one every "
+          f"{sizes['patch_stride']}), {weights:,} weights\n"
           f"run       {run.path}{goes_on}", flush=True)
     save_samples(run.path / "samples.png", np.asarray(samples), training.labels[:len(samples)], data.class_names)
 
@@ -42,14 +41,13 @@ def finish(trainer, data) -> None:
     run.write_results({**{f"test_{name}": value for name, value in figures.items()},
                        "best_epoch": state["best_epoch"], "best_val_accuracy": state["best_accuracy"],
                        "seconds": round(state["seconds"], 1), "cpu_seconds": round(state["cpu_seconds"], 1)})
-    script = Path(sys.argv[0]).name
     print(f"best epoch {state['best_epoch']} (validation accuracy {state['best_accuracy']:.2%}); "
           f"training took {duration(state['seconds'])}\n"
           f"\nWeights, figures and pictures are in {run.path}. To go on:\n"
-          f"  python -m vision_transformer evaluate {run.path}\n"
-          f"  python -m vision_transformer predict {run.path} IMAGE...\n"
-          f"  python {script} --resume {run.path} --epochs {2 * trainer.epochs}\n"
-          f"  python -m tensorboard.main --logdir {run.path.parent}")
+          f"  {command('-m', 'vision_transformer', 'evaluate', run.path)}\n"
+          f"  {command('-m', 'vision_transformer', 'predict', run.path)} IMAGE...\n"
+          f"  {run.resume_command} --epochs {2 * trainer.epochs}\n"
+          f"  {command('-m', 'tensorboard.main', '--logdir', run.path.parent)}")
 
 
 def report_test(run, task, data) -> dict:
@@ -57,9 +55,9 @@ def report_test(run, task, data) -> dict:
     logits, labels = task.predict(data.test.images), data.test.labels
     figures = dict(zip(task.figures, classification_figures(logits, labels, task.top_k)))
     counts = confusion_matrix(labels, logits.argmax(axis=1), labels=np.arange(data.num_classes))
-    save_confusion(run.path / "confusion.png", counts, data.class_names)
     print(f"\ntest accuracy {figures['accuracy']:.2%}, top-{task.top_k} {figures[task.figures[2]]:.2%}, "
-          f"loss {figures['loss']:.4f} on all {len(labels):,} test pictures")
+          f"loss {figures['loss']:.4f} on all {len(labels):,} test pictures", flush=True)
+    save_confusion(run.path / "confusion.png", counts, data.class_names)
     return {**figures, "per_class": per_class(counts, data.class_names)}
 
 

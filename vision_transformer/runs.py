@@ -19,7 +19,10 @@ import hashlib
 import io
 import json
 import os
+import shlex
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +86,18 @@ class Run:
                            f"known up to {FORMAT}); update the program.")
         return config
 
+    def read(self, name: str):
+        """Gives one entry of config.json; raises RunError where there is none."""
+        config = self.config
+        if name not in config:
+            raise RunError(f"{self.path / 'config.json'} doesn't say {name!r}: this is no run of a training script.")
+        return config[name]
+
+    @property
+    def resume_command(self) -> str:
+        """The command line that goes on with this run."""
+        return command(sys.argv[0], "--resume", self.path)
+
     def has_weights(self) -> bool:
         """Tells whether best weights have been saved."""
         return (self.path / "model.safetensors").is_file()
@@ -109,8 +124,8 @@ class Run:
     def load_model(self) -> VisionTransformer:
         """Makes the run's model, with its best weights."""
         try:
-            model = VisionTransformer(**self.config["model"])
-        except (KeyError, TypeError, ValueError) as error:
+            model = VisionTransformer(**self.read("model"))
+        except (TypeError, ValueError) as error:
             raise RunError(f"{self.path / 'config.json'} describes no model that can be built: {error}") from error
         self.load_weights(model)
         return model
@@ -149,13 +164,16 @@ def resumed(settings):
     """
     if not settings.RESUME:
         return settings
-    constants = Run(settings.RESUME).config["constants"]
+    constants = Run(settings.RESUME).read("constants")
     changed = sorted(name for name in settings.given - MAY_CHANGE if getattr(settings, name) != constants.get(name))
     if changed:
         raise RunError(f"{settings.RESUME} was begun with {changed[0]} {constants.get(changed[0])!r}, which can't "
                        f"become {getattr(settings, changed[0])!r} on the way; leave the flag out, or begin a new run.")
-    for name in settings.as_dict().keys() - settings.given - {"RESUME"}:
-        setattr(settings, name, constants.get(name, getattr(settings, name)))
+    for name, value in settings.as_dict().items():
+        kept = constants.get(name, value)
+        if name not in settings.given and name != "RESUME" and kept != value:
+            print(f"note: the run goes on with its own {name} {kept!r}, not the script's {value!r}")
+            setattr(settings, name, kept)
     return settings
 
 
@@ -164,15 +182,35 @@ def open_run(settings, data, model) -> Run:
     constants = {**settings.as_dict(), "RESUME": ""}
     if settings.RESUME:
         run = Run(settings.RESUME)
-        if run.config["data"]["fingerprint"] != data.fingerprint:
+        if run.read("data")["fingerprint"] != data.fingerprint:
             raise RunError(f"{run.path} was begun on other data than {data.name} as it is now; point --data-dir to the "
                            "files it was begun on, or begin a new run.")
+        _check_unfinished(run, settings.EPOCHS)
         run.write_config({**run.config, "constants": constants})        # the next resume begins with these
         return run
     return Run.create(settings.RUN_FOLDER, data.name, {
         "constants": constants, "model": model.get_config(), "class_names": list(data.class_names),
         "data": {"name": data.name, "fingerprint": data.fingerprint}, "versions": devices.versions(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])})
+
+
+def _check_unfinished(run: Run, epochs: int) -> None:
+    """Raises RunError if there is nothing to resume: the state is gone, or all epochs are done and reported."""
+    if not run.has_state():
+        if (run.path / "history.csv").is_file():
+            raise RunError(f"{run.path / 'state.safetensors'} is gone, so the run can't go on; begin a new one.")
+        return
+    done = len(run.load_state()[1]["history"])
+    if done > epochs or (done == epochs and (run.path / "results.json").is_file()):
+        raise RunError(f"{run.path} already has {done} epochs; to train on, give it more: --epochs {2 * done}.")
+
+
+def command(*words) -> str:
+    """Writes the command line that runs this Python with `words`, quoted for the shell, to be pasted as it is."""
+    python = sys.executable
+    here = str(Path.cwd()) + os.sep
+    words = [python[len(here):] if python.startswith(here) else python, *map(str, words)]
+    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 
 def weights_by_name(model) -> dict:
@@ -192,7 +230,14 @@ def write(path: Path, content) -> None:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
-    beside.replace(path)
+    for patience in range(20, -1, -1):
+        try:
+            beside.replace(path)
+            break
+        except PermissionError:         # Windows, while a viewer or a virus scanner has the old file open
+            if not patience:
+                raise
+            time.sleep(0.25)
 
 
 def write_tensors(path: Path, tensors: dict, metadata=None) -> None:

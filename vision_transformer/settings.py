@@ -206,15 +206,19 @@ def run_script(main: Callable[[], Any]) -> None:
 
     The traceback is shown where the script has DEBUG = True or the flag --debug is given.
     """
-    debug = main.__globals__.get("DEBUG", False) or any(word.partition("=")[0] == "--debug" for word in sys.argv)
+    debug = main.__globals__.get("DEBUG", False) or "--debug" in sys.argv
+    for stream in (sys.stdout, sys.stderr):             # a file name that Windows' console can't show is no error
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     try:
         sys.exit(main())
     except KeyboardInterrupt as stop:
         code, message = 130, str(stop) or "stopped"
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if debug:
             raise
         code = 1 if isinstance(error, RuntimeError) else 2
-        message = f"{' '.join(str(error).split())} (--debug shows where)"
-    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
+        message = f"{' '.join(str(error).split()) or 'out of memory'} (--debug shows where)"
+    name = Path(sys.argv[0]).name
+    print(f"{'vision_transformer' if name == '__main__.py' else name}: {message}", file=sys.stderr)
     sys.exit(code)

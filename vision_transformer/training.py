@@ -13,6 +13,8 @@ the step, and `fit` reads the device back at every batch, which makes a DirectML
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 
 import numpy as np
@@ -129,6 +131,8 @@ class Trainer:
                 variable.assign(tensors[name])
             self.step = state.pop("step")
             self.state = state
+            if state["history"]:
+                run.write_history(state["history"])
             self.optimizer.learning_rate.assign(self.learning_rate)
 
     @property
@@ -140,7 +144,8 @@ class Trainer:
         """Trains on batches of (step, images, labels) that start at `self.step`; validates on a whole split.
 
         Raises:
-            TrainingFailed: at a step whose gradient is not finite; what was good before it is saved.
+            TrainingFailed: at a step whose gradient is not finite; the last save and the best weights stay.
+            KeyboardInterrupt: after Ctrl-C, once the step is finished and saved; a second Ctrl-C doesn't wait.
         """
         weights = [raw(v) for v in self.task.model.trainable_variables]
 
@@ -154,17 +159,19 @@ class Trainer:
         writer = tf.summary.create_file_writer(str(self.run.path / "tensorboard"))
         self._clock = time.monotonic() - self.state["seconds"], time.process_time() - self.state["cpu_seconds"]
         with tqdm(total=self.epochs * self.steps_per_epoch, initial=self.step, unit="step", leave=False,
-                  dynamic_ncols=True, disable=None) as bar:     # None: a bar on a terminal only
-            try:
-                for batch in batches:
-                    if self._waited_enough():
-                        break
-                    train_step(*batch)
-                    self.step += 1
-                    bar.update()
-                    self._after_step(bar, validation, writer)
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(f"stopped; to go on from the last save: --resume {self.run.path}") from None
+                  dynamic_ncols=True, disable=None) as bar, _CtrlC() as ctrl_c:     # None: a bar on a terminal only
+            for batch in batches:
+                if self._waited_enough():
+                    print(f"no better validation accuracy for {self.early_stopping} epochs: training ends early")
+                    break
+                train_step(*batch)
+                self.step += 1
+                bar.update()
+                self._after_step(bar, validation, writer)
+                if ctrl_c.pressed:
+                    self._read((self.step - 1) % self.steps_per_epoch + 1)      # is all well with what is saved now?
+                    self._save()
+                    raise KeyboardInterrupt(f"stopped after step {self.step}; to go on: {self.run.resume_command}")
 
     def _after_step(self, bar, validation, writer) -> None:
         """Looks at the device where it is time to, saves where it is time to, ends the epoch where it ends."""
@@ -185,15 +192,16 @@ class Trainer:
         failed = int(self.optimizer.failed_step.numpy())
         if failed < 0:
             return dict(zip(self.task.figures, (self.totals.numpy() / done).tolist()))
-        self.step = failed                              # weights and totals are as they were before that step
-        self._save()
+        # No new save here: from the very step before, the same step would only fail again.
         if not self.run.has_weights():
-            self.run.save_weights(self.task.model)
-        lower = f"--resume {self.run.path} --learning-rate {self.base_learning_rate / 2:g}"
+            self.run.save_weights(self.task.model)      # as they were before that step
+        lower = f"--learning-rate {self.base_learning_rate / 2:g}"
+        begin = f"begin again with a lower learning rate: {lower}"
         raise TrainingFailed(
             f"at step {failed} (epoch {failed // self.steps_per_epoch + 1}, learning rate {self.learning_rate:g}) the "
-            f"loss or its gradient was no longer a finite number. All from before that step is saved; to go on from "
-            f"there with a lower learning rate: {lower}")
+            f"loss or its gradient was no longer a finite number. The best weights so far are kept. To go on, "
+            + (f"from the last save: {self.run.resume_command} {lower}; if that fails too, " if self.run.has_state()
+               else "") + begin)
 
     def _end_epoch(self, trained: dict, validated: dict, writer) -> dict:
         """Keeps the best weights, halves the learning rate where nothing gets better, logs, saves; gives the row."""
@@ -217,8 +225,8 @@ class Trainer:
                 if name not in ("epoch", "step"):
                     tf.summary.scalar(name, value)
         writer.flush()
-        self.run.write_history(state["history"])
         self._save()
+        self.run.write_history(state["history"])
         return row
 
     def _line(self, row: dict) -> str:
@@ -247,6 +255,24 @@ class Trainer:
         self._look_at_clock()
         self.run.save_state({name: v.numpy() for name, v in self._tensors().items()},
                             {**self.state, "step": self.step})
+
+
+class _CtrlC:
+    """While entered, the first Ctrl-C is only noted in `pressed`; the second acts as ever."""
+
+    def __enter__(self):
+        self.pressed, self._main = False, threading.current_thread() is threading.main_thread()
+        if self._main:                                  # Python tells no other thread of signals
+            self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def _note(self, *_):
+        self.pressed = True
+        signal.signal(signal.SIGINT, self._before)
+
+    def __exit__(self, *_):
+        if self._main:
+            signal.signal(signal.SIGINT, self._before)
 
 
 def duration(seconds: float) -> str:

@@ -15,13 +15,11 @@ def add_arguments(parser) -> None:
 def run(arguments) -> int:
     """Evaluates and prints."""
     run = Run(arguments.run)
-    config = run.config
-    constants, model = config["constants"], run.load_model()
+    constants, seen, model = run.read("constants"), run.read("data")["fingerprint"], run.load_model()
     data_dir = constants["DATA_DIR"] if arguments.data_dir is None else arguments.data_dir
     data = load_dataset(constants["DATASET"], data_dir)
-    if data.fingerprint != config["data"]["fingerprint"]:
-        print(f"note: these are not the pictures of the training (fingerprint {data.fingerprint}, "
-              f"then {config['data']['fingerprint']})")
+    if data.fingerprint != seen:
+        print(f"note: these are not the pictures of the training (fingerprint {data.fingerprint}, then {seen})")
     task = Classification(model, constants["TOP_K"], constants["BATCH_SIZE"])
     figures = report_test(run, task, data)
     width = max(map(len, data.class_names))

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -21,26 +22,33 @@ def add_arguments(parser) -> None:
 def run(arguments) -> int:
     """Prints a line per picture; gives 1 if any could not be read."""
     run, failed = Run(arguments.run), 0
-    names, model = run.config["class_names"], run.load_model()
+    names, model = run.read("class_names"), run.load_model()
     if not 1 <= arguments.top <= len(names):
         raise ValueError(f"--top {arguments.top} makes no sense for {len(names)} classes; "
                          f"choose from 1 to {len(names)}.")
     task = Classification(model, len(names), PICTURES_AT_A_TIME)
-    for start in range(0, len(arguments.images), PICTURES_AT_A_TIME):
-        pictures = {}
-        for path in arguments.images[start:start + PICTURES_AT_A_TIME]:
+    paths = [path for word in arguments.images for path in expand(word)]
+    for start in range(0, len(paths), PICTURES_AT_A_TIME):
+        pictures = []
+        for path in paths[start:start + PICTURES_AT_A_TIME]:
             try:
-                pictures[path] = read_picture(path, model.config["image_shape"])
+                pictures.append((path, read_picture(path, model.config["image_shape"])))
             except Exception as error:          # Pillow's readers raise nearly anything for a broken file
                 failed += 1
                 print(f"{path}: can't be read as a picture ({error})", file=sys.stderr, flush=True)
         if pictures:
-            for path, logits in zip(pictures, task.predict(np.stack(list(pictures.values())))):
+            for (path, _), logits in zip(pictures, task.predict(np.stack([picture for _, picture in pictures]))):
                 shares = np.exp(logits - logits.max())
                 shares /= shares.sum()
                 likeliest = np.argsort(-shares)[:arguments.top]
                 print(f"{path}: {', '.join(f'{names[k]} {shares[k]:.1%}' for k in likeliest)}", flush=True)
     return int(failed > 0)
+
+
+def expand(word: str) -> list:
+    """Lists the files that a word such as photos/*.jpg means, where the shell has not done so (Windows)."""
+    path = Path(word)
+    return sorted(map(str, path.parent.glob(path.name))) if set("*?") & set(path.name) and not path.exists() else [word]
 
 
 def read_picture(path, image_shape) -> np.ndarray:
