@@ -1,6 +1,10 @@
 """python -m vision_transformer: the commands on a run that was really trained, and on broken input."""
 import json
+import os
+import re
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -13,6 +17,8 @@ from vision_transformer.__main__ import main
 from vision_transformer.commands.predict import read_picture
 from vision_transformer.datasets import load_dataset
 from vision_transformer.runs import Run, RunError
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
@@ -111,6 +117,18 @@ def test_a_folder_that_no_script_made_is_refused(tmp_path, command):
 def test_bad_arguments_are_refused(digits_run, arguments, says):
     with pytest.raises(ValueError, match=says):
         main([str(digits_run) if a == "RUN" else a for a in arguments])
+
+
+@pytest.mark.parametrize("flags, lines", [([], 1), (["--debug"], 9)])
+def test_an_error_is_one_line_and_with_debug_a_traceback(tmp_path, flags, lines):
+    done = subprocess.run([sys.executable, "-m", "vision_transformer", *flags, "evaluate", "nowhere"], cwd=tmp_path,
+                          capture_output=True, encoding="utf-8", env={**os.environ, "PYTHONPATH": str(ROOT)})
+    own = [line for line in done.stderr.splitlines() if not re.match(r"WARNING: All log messages|I\d{4} ", line)]
+    assert done.returncode == (1 if flags else 2) and len(own) >= lines
+    assert ("Traceback" in done.stderr) == bool(flags)
+    if not flags:
+        assert own == ["vision_transformer: nowhere is no run folder (it has no config.json); a run folder looks like "
+                       "runs/cifar10-001. (--debug shows where)"]
 
 
 # ------------------------------------------------------------------------------------------ reading pictures
