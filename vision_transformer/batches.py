@@ -24,7 +24,8 @@ def training_batches(split: Split, *, batch_size: int, epochs: int, seed: int, a
 
     step: int32 scalar; images: float32 (batch_size, H, W, C), 0..255, after augment(images, (seed, step)); labels:
     int64 (batch_size,). Each epoch shuffles all pictures anew and leaves out the few that don't fill a batch, others
-    each time. Order and augmentation depend on (seed, step) alone: started at a later step, the rest is the same.
+    each time. Order and augmentation depend on (seed, step) alone: started at a later step, the rest is the same. Sets
+    TensorFlow's global seed, without which one seed would not give one order.
     """
     steps = steps_per_epoch(len(split), batch_size)
     first_epoch, steps_done = divmod(first_step, steps)

@@ -9,8 +9,8 @@
         tensorboard/            logs for TensorBoard
         samples.png  curves.png  confusion.png
 
-Every file is written beside its place and then moved there, so a reader never sees half of one. Nothing in it is code:
-loading a stranger's run runs nothing of theirs.
+Every file but TensorBoard's is written beside its place and then moved there: a reader never sees half of one. Nothing
+in the folder is code: loading a stranger's run runs nothing of theirs.
 """
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 
 # ------------------------------------------------------------------------------------------ errors
 def run_script(main: Callable[[], Any]) -> None:
-    """Runs a script's main and exits: with 2 and one line for bad input, with 1 for a failed training.
+    """Runs a script's main and exits: with 2 and one line for bad input, 1 for a failed training, 130 after Ctrl-C.
 
     The traceback is shown where the script has DEBUG = True or the flag --debug is given.
     """
