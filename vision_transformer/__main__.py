@@ -1,9 +1,10 @@
-"""python -m vision_transformer COMMAND ...: one operation on a finished run per command."""
+"""python -m vision_transformer COMMAND ...: one operation on a finished run, or on this machine, per command."""
 from __future__ import annotations
 
 import argparse
 import importlib
 import os
+import sys
 
 os.environ.setdefault("DML_VISIBLE_DEVICES", "0")       # as the training scripts do, before TensorFlow is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -16,16 +17,19 @@ COMMANDS = {            # each is a module of commands/ with add_arguments(parse
 
 def main(arguments=None) -> int:
     """Runs one command; gives its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="python -m vision_transformer", description=__doc__)
     parser.add_argument("--debug", action="store_true", help="on an error, show Python's traceback")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    modules = {name: importlib.import_module(f".commands.{name}", __package__) for name in COMMANDS}
-    for name, module in modules.items():
-        command = commands.add_parser(name, help=COMMANDS[name], description=module.__doc__)
-        command.add_argument("run", metavar="RUN", help="a run folder, such as runs/cifar10-001")
-        module.add_arguments(command)
-    parsed = parser.parse_args(arguments)
-    return modules[parsed.command].run(parsed)
+    named = next((word for word in arguments if word in COMMANDS), None)
+    for name, meaning in COMMANDS.items():
+        command = commands.add_parser(name, help=meaning)
+        if name == named:       # no other is imported: doctor must run where TensorFlow doesn't
+            module = importlib.import_module(f".commands.{name}", __package__)
+            command.description = module.__doc__
+            module.add_arguments(command)
+    parsed = parser.parse_args(arguments)               # exits where no command is named
+    return module.run(parsed)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from ..training import Classification
 
 def add_arguments(parser) -> None:
     """Adds this command's arguments."""
+    parser.add_argument("run", metavar="RUN", help="a run folder, such as runs/cifar10-001")
     parser.add_argument("--data-dir", help="where the data lies now (default: where it lay in training)")
 
 

@@ -15,6 +15,7 @@ PICTURES_AT_A_TIME = 64                 # so that ten thousand files need no mor
 
 def add_arguments(parser) -> None:
     """Adds this command's arguments."""
+    parser.add_argument("run", metavar="RUN", help="a run folder, such as runs/cifar10-001")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="picture files")
     parser.add_argument("--top", type=int, default=3, metavar="N", help="classes to name for each (default 3)")
 
