@@ -5,9 +5,9 @@ os.environ.setdefault("DML_VISIBLE_DEVICES", "0")       # the first DirectX 12 G
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")      # TensorFlow: errors only
 
 from data_augmentations import augmentation
-from vision_transformer import (Adam, Classification, Trainer, VisionTransformer, announce, finish, load_dataset,
-                                open_run, read_settings, resumed, run_script, seed_everything, split_validation,
-                                steps_per_epoch, training_batches)
+from vision_transformer import (Adam, Classification, Trainer, VisionTransformer, announce, check_choice, finish,
+                                load_dataset, open_run, read_settings, resumed, run_script, seed_everything,
+                                split_validation, steps_per_epoch, training_batches)
 
 # Every constant is also a flag: --patch-size 8 is PATCH_SIZE = 8 for one run.
 
@@ -60,6 +60,7 @@ DEBUG = False                   # on an error, show Python's traceback
 
 def main(arguments=None):
     """Trains, validates after each epoch, evaluates once at the end; all of it goes to a run folder."""
+    check_choice(os.environ["DML_VISIBLE_DEVICES"])
     c = resumed(read_settings(__file__, arguments))
     seed_everything(c.SEED, c.DETERMINISTIC)
 

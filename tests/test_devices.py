@@ -11,20 +11,11 @@ import pytest
 import tensorflow as tf
 
 from vision_transformer import devices
+from vision_transformer.adapters import Adapter, Answer
 
 TITAN, RADEON = "NVIDIA TITAN V", "AMD Radeon RX 5700 XT"
 INTEL = "Intel(R) UHD Graphics 770 (Alder Lake)"
 CPU = "training on the CPU (AMD Ryzen 7, 13 logical cores)"
-
-# what tensorflow-directml-plugin 0.4 writes, in its own format
-INFO = "2026-01-02 03:04:05.678901: I tensorflow/c/logging.cc:34] "
-LOG = f"""{INFO}Successfully opened dynamic library dxgi.dll
-{INFO}DirectML device enumeration: found 3 compatible adapters.
-{INFO}DirectML: creating device on adapter 0 ({TITAN})
-{INFO}NUMA node of adapter 5 (none)
-{INFO}DirectML: creating device on adapter 1 ({INTEL})
-{INFO}DirectML: creating device on adapter 11 ({RADEON}\0)
-"""
 
 
 def installed():
@@ -41,8 +32,8 @@ def machine(monkeypatch):
         details = {gpu.name: {"device_name": name} if name else {} for gpu, name in zip(found, gpus.values())}
         monkeypatch.setattr(tf.config, "get_visible_devices", {"GPU": found}.__getitem__)
         monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: details[gpu.name])
-        monkeypatch.setattr(devices, "_version", {"tensorflow-directml-plugin": plugin}.__getitem__)
-        monkeypatch.setattr(devices, "_cpu_name", lambda: "AMD Ryzen 7")
+        monkeypatch.setattr(devices, "version_of", {"tensorflow-directml-plugin": plugin}.__getitem__)
+        monkeypatch.setattr(devices, "cpu_name", lambda: "AMD Ryzen 7")
         monkeypatch.setattr(os, "cpu_count", lambda: 13)
         monkeypatch.delenv("DML_VISIBLE_DEVICES", raising=False)
         if chosen is not None:
@@ -100,75 +91,20 @@ def test_describe_device_on_this_machine():
     assert gpus or (cpu[1], "is not installed" in text) == expected
 
 
-@pytest.mark.parametrize("cpuinfo, processor, name", [
-    ("processor\t: 0\nmodel name\t: AMD Ryzen 7\nflags\t: fpu\nmodel name\t: x", "x86_64", "AMD Ryzen 7"),
-    ("processor\t: 0\nBogoMIPS\t: 48.00\n", "aarch64", "aarch64"),
-    (OSError("no such file"), "Intel64 Family 6, GenuineIntel", "Intel64 Family 6, GenuineIntel"),
-    (OSError("no such file"), "", "arm64"),
-])
-def test_cpu_name(monkeypatch, cpuinfo, processor, name):
-    def read_text(path, **how):
-        assert path.as_posix() == "/proc/cpuinfo"
-        if isinstance(cpuinfo, OSError):
-            raise cpuinfo
-        return cpuinfo
-    monkeypatch.setattr(devices.Path, "read_text", read_text)
-    monkeypatch.setattr(platform, "processor", lambda: processor)
-    monkeypatch.setattr(platform, "machine", lambda: "arm64")
-    assert devices._cpu_name() == name
-
-
 # ---------------------------------------------------------------------------------------- adapter names
-def child(monkeypatch, code):
-    """Replaces what the second Python runs."""
-    monkeypatch.setattr(devices, "LIST_DEVICES", code)
+@pytest.mark.parametrize("failure, names", [("", {0: TITAN, 11: RADEON}), ("no answer within 60 seconds", {})])
+def test_adapter_names_are_asked_with_the_same_choice_and_are_a_nicety(monkeypatch, failure, names):
+    asked = []
 
+    def answer(environment, time_limit):
+        asked.append((environment["DML_VISIBLE_DEVICES"], time_limit))
+        found = [Adapter(0, TITAN), Adapter(1), Adapter(11, RADEON)]
+        return Answer(tensorflow="2.10.0", adapters=found, failure=failure)
 
-def test_names_are_read_from_the_log_of_a_second_python(monkeypatch):
-    child(monkeypatch, f"import sys; print('DirectML: creating device on adapter 7 (stdout)');"
-                       f"sys.stderr.buffer.write({LOG.encode()!r})")
-    assert devices.adapter_names() == {0: TITAN, 1: INTEL, 11: RADEON}
-
-
-def test_a_name_in_another_encoding_does_no_harm(monkeypatch):
-    child(monkeypatch, "import sys; sys.stderr.buffer.write("
-                       "b'DirectML: creating device on adapter 0 (Gr\\xfcn \\xe2\\x84\\xa2)\\r\\n')")
-    assert devices.adapter_names() == {0: "Gr\N{REPLACEMENT CHARACTER}n ™"}
-
-
-def test_the_second_python_logs_all_and_sees_the_same_adapters(monkeypatch):
     monkeypatch.setenv("DML_VISIBLE_DEVICES", "1,0")
-    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
-    child(monkeypatch, "import os, sys; print('DirectML: creating device on adapter 5 '"
-                       "'(%(DML_VISIBLE_DEVICES)s %(TF_CPP_MIN_LOG_LEVEL)s)' % os.environ, file=sys.stderr)")
-    assert devices.adapter_names() == {5: "1,0 0"}
-    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
-
-
-LINE = ("import os, sys, time; "
-        f"print('DirectML: creating device on adapter 0 ({TITAN})', file=sys.stderr, flush=True); ")
-
-
-@pytest.mark.parametrize("code, names", [
-    (LINE, {0: TITAN}),                                 # the control: only what follows takes the name away
-    (LINE + "os.abort()", {}),
-    (LINE + "sys.exit(3)", {}),
-    (LINE + "raise ImportError('tensorflow')", {}),
-    ("pass", {}),
-])
-def test_a_second_python_that_fails_gives_no_names(monkeypatch, code, names):
-    child(monkeypatch, code)
-    assert devices.adapter_names() == names
-
-
-def test_a_second_python_that_hangs_gives_no_names(monkeypatch):
-    child(monkeypatch, LINE + "time.sleep(600)")
-    assert devices.adapter_names(time_limit=1.0) == {}
-
-
-def test_without_a_second_python_there_are_no_names(monkeypatch, tmp_path):
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
-    assert devices.adapter_names() == {}
+    monkeypatch.setattr(devices, "ask_tensorflow", answer)
+    assert devices.adapter_names(7.0) == names
+    assert asked == [("1,0", 7.0)]
 
 
 def test_this_machines_adapters_are_tensorflows_directml_gpus():

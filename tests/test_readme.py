@@ -36,7 +36,7 @@ def test_links_and_pictures_exist():
 
 def test_every_command_is_shown():
     for command in COMMANDS:
-        assert f"python -m vision_transformer {command} runs/cifar10-001" in README
+        assert f"\npython -m vision_transformer {command}" in README
 
 
 def test_the_table_of_the_run_folder_is_complete():

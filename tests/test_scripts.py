@@ -193,6 +193,20 @@ def test_a_killed_training_goes_on_bit_equal_by_its_own_command(tmp_path, epoch)
     assert (expected.path / "model.safetensors").read_bytes() == (ours.path / "model.safetensors").read_bytes()
 
 
+@pytest.mark.emulator
+def test_the_whole_way_on_the_emulated_directml_device(tmp_path):
+    done = run_script(str(ROOT / "train_digits.py"), "--epochs", "3", "--dropout", "0.1", folder=tmp_path,
+                      DMLEMU_DEVICES="NVIDIA TITAN V")
+    assert done.returncode == 0, done.stderr
+    assert "device    DirectML GPU 0: NVIDIA TITAN V (DML_VISIBLE_DEVICES=0)" in done.stdout
+    rows = (tmp_path / "runs" / "digits-001" / "history.csv").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == 4
+    Image.new("L", (9, 9)).save(tmp_path / "picture.png")
+    for command in (["evaluate", "runs/digits-001"], ["predict", "runs/digits-001", "picture.png"]):
+        done = run_script("-m", "vision_transformer", *command, folder=tmp_path)
+        assert done.returncode == 0 and "%" in done.stdout, done.stderr
+
+
 # ------------------------------------------------------------------------------------------ figures
 def first_losses():
     """Losses of the first 50 steps of train_digits.py with dropout, seed 0."""

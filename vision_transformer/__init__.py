@@ -6,6 +6,7 @@ DML_VISIBLE_DEVICES only then.
 import importlib
 
 _HOME = {
+    "check_choice": "adapters",
     "read_settings": "settings", "run_script": "settings",
     "load_dataset": "datasets", "split_validation": "datasets",
     "training_batches": "batches", "steps_per_epoch": "batches",

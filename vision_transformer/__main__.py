@@ -6,12 +6,16 @@ import importlib
 import os
 import sys
 
-os.environ.setdefault("DML_VISIBLE_DEVICES", "0")       # as the training scripts do, before TensorFlow is imported
+from .adapters import VARIABLE, check_choice
+
+os.environ.setdefault(VARIABLE, "0")       # as the training scripts do, before TensorFlow is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 COMMANDS = {            # each is a module of commands/ with add_arguments(parser) and run(arguments) -> exit code
     "evaluate": "accuracy on the whole test set, per class, with a confusion picture",
     "predict": "the likeliest classes of pictures",
+    "doctor": "what is installed, what is wrong and its mend, and what trainings will run on",
+    "benchmark": "images per second of the input pipeline, the train step and inference: which one is slow",
 }
 
 
@@ -29,6 +33,8 @@ def main(arguments=None) -> int:
             command.description = module.__doc__
             module.add_arguments(command)
     parsed = parser.parse_args(arguments)               # exits where no command is named
+    if named != "doctor":                               # which explains what this refuses
+        check_choice(os.environ[VARIABLE])
     return module.run(parsed)
 
 

@@ -13,3 +13,8 @@ def weight_path(variable) -> str:
     """Gives a weight's name below its model, the same on both Kerases: 'block_0/mlp/expand/kernel'."""
     path = getattr(variable, "path", variable.name).split(":")[0]
     return path.split("/", 1)[1]
+
+
+def uses_xla(model) -> bool:
+    """Tells whether a compiled model trains by XLA: Keras 2.10 keeps what it was told, Keras 3 what it decided."""
+    return getattr(model, "jit_compile", getattr(model, "_jit_compile", False)) is True

@@ -37,7 +37,7 @@ class Adam:
         Gives a bool scalar: whether it did. All by `assign`: DirectML compiles assign_add and assign_sub at every call.
         """
         gradient = _flat(gradients)
-        with tf.device("/CPU:0"):                                          # scalars of the host's step counter
+        with tf.device("/CPU:0"), tf.name_scope("on_host"):                # where the step counter lives
             count = tf.cast(step + 1, tf.float32)
             correction = tf.sqrt(1 - tf.pow(self.beta_2, count)) / (1 - tf.pow(self.beta_1, count))
             number = tf.cast(step, tf.float32)

@@ -31,6 +31,7 @@ from safetensors.numpy import save as safetensors_bytes
 
 from . import devices
 from .compat import raw, weight_path
+from .installation import from_here
 from .model import VisionTransformer
 
 FORMAT = 1              # of config.json; a higher number is from a newer version of this package
@@ -207,9 +208,7 @@ def _check_unfinished(run: Run, epochs: int) -> None:
 
 def command(*words) -> str:
     """Writes the command line that runs this Python with `words`, quoted for the shell, to be pasted as it is."""
-    python = sys.executable
-    here = str(Path.cwd()) + os.sep
-    words = [python[len(here):] if python.startswith(here) else python, *map(str, words)]
+    words = [from_here(sys.executable), *map(str, words)]
     return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 

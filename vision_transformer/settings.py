@@ -41,13 +41,18 @@ class Constant(NamedTuple):
 
     @property
     def flag(self) -> str:
-        """PATCH_SIZE -> --patch-size."""
-        return "--" + self.name.lower().replace("_", "-")
+        """What sets it on the command line."""
+        return flag_of(self.name)
 
     @property
     def shown(self) -> str:
         """The default as messages show it: 4, true, "flatten"."""
         return json.dumps(self.default, ensure_ascii=False)
+
+
+def flag_of(name: str) -> str:
+    """PATCH_SIZE -> --patch-size."""
+    return "--" + name.lower().replace("_", "-")
 
 
 # ------------------------------------------------------------------------------------------ values

@@ -52,24 +52,26 @@ class Classification:
         self.model, self.top_k, self.batch_size = model, top_k, batch_size
         self.figures = ("loss", "accuracy", f"top_{top_k}_accuracy")
         shape = (batch_size, *model.config["image_shape"])
-        self._logits = tf.function(lambda images: model(images, training=False),
-                                   input_signature=[tf.TensorSpec(shape, tf.uint8)])
+        self.predict_step = tf.function(lambda images: model(images, training=False),
+                                        input_signature=[tf.TensorSpec(shape, tf.uint8)])
 
     def loss(self, batch, step):
         """Gives the mean loss of batch (images (B, H, W, C), labels (B,)) and the vector of figures."""
         images, labels = batch
         self.model.step.assign(step)                                # the dropout masks are this step's
         logits = self.model(images, training=True)                                         # (B, K)
-        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
-        # Not by in_top_k: its k is an input that the host reads back from a DirectML device.
-        own = tf.gather(logits, labels, batch_dims=1)
-        worse = tf.reduce_sum(tf.cast(logits <= own[:, None], tf.float32), axis=1)      # with the right one itself
+        # By one-hot labels and comparisons: deterministic, the sparse loss would sum on a DirectML device's host, and
+        # in_top_k's k is an input that such a device reads back.
+        right = tf.one_hot(labels, logits.shape[1])                                        # (B, K)
+        loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(right, logits))
+        own = tf.reduce_sum(right * logits, axis=1, keepdims=True)                         # (B, 1)
+        worse = tf.reduce_sum(tf.cast(logits <= own, tf.float32), axis=1)                  # with the right one itself
         hits = [tf.reduce_mean(tf.cast(worse > logits.shape[1] - k, tf.float32)) for k in (1, self.top_k)]
         return loss, tf.stack([loss, *hits])
 
     def predict(self, images) -> np.ndarray:
         """Gives the logits (n, K) of all uint8 images (n, H, W, C)."""
-        return np.concatenate([self._logits(batch).numpy()[:int(count)]
+        return np.concatenate([self.predict_step(batch).numpy()[:int(count)]
                                for batch, count in evaluation_batches(images, self.batch_size)])
 
     def evaluate(self, split) -> dict:
@@ -140,13 +142,8 @@ class Trainer:
         """The learning rate as halved so far."""
         return self.base_learning_rate * self.state["learning_rate_scale"]
 
-    def train(self, batches, validation) -> None:
-        """Trains on batches of (step, images, labels) that start at `self.step`; validates on a whole split.
-
-        Raises:
-            TrainingFailed: at a step whose gradient is not finite; the last save and the best weights stay.
-            KeyboardInterrupt: after Ctrl-C, once the step is finished and saved; a second Ctrl-C doesn't wait.
-        """
+    def train_step(self, batches):
+        """Gives the tf.function of one step on batches such as these: loss, gradient, update, figures."""
         weights = [raw(v) for v in self.task.model.trainable_variables]
 
         @tf.function(input_signature=tf.nest.flatten(batches.element_spec))
@@ -156,6 +153,16 @@ class Trainer:
             healthy = self.optimizer.apply(tape.gradient(loss, weights), step)
             self.totals.assign(tf.where(healthy, self.totals + figures, self.totals))
 
+        return train_step
+
+    def train(self, batches, validation) -> None:
+        """Trains on batches of (step, images, labels) that start at `self.step`; validates on a whole split.
+
+        Raises:
+            TrainingFailed: at a step whose gradient is not finite; the last save and the best weights stay.
+            KeyboardInterrupt: after Ctrl-C, once the step is finished and saved; a second Ctrl-C doesn't wait.
+        """
+        train_step = self.train_step(batches)
         writer = tf.summary.create_file_writer(str(self.run.path / "tensorboard"))
         self._clock = time.monotonic() - self.state["seconds"], time.process_time() - self.state["cpu_seconds"]
         with tqdm(total=self.epochs * self.steps_per_epoch, initial=self.step, unit="step", leave=False,
