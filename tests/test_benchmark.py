@@ -244,12 +244,14 @@ def test_on_a_gpu_the_verdict_is_a_gpus(monkeypatch, capsys):
 FIT = """
 import numpy as np
 from tensorflow import keras
-keras.Sequential([keras.layers.Dense(5)]).fit(np.zeros((11, 3)), np.zeros(11))
+model = keras.Sequential([keras.layers.Dense(5)])
+model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+model.fit(np.zeros((11, 3)), np.zeros(11))
 """
 
 
 @pytest.mark.parametrize("words, says", [
-    (["missing.py"], "there is no training script 'missing.py' here"),
+    (["missing.py"], "'missing.py' is neither a training script nor a run folder here"),
     ([""], "is no run folder"),
     (["fits.py"], r"fits\.py trains by keras\.Model\.fit, .* scripts that train by vision_transformer\.Trainer"),
     (["idle.py"], r"idle\.py ended without training"),

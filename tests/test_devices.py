@@ -72,7 +72,8 @@ def test_another_gpu_is_described_by_tensorflows_name(machine, monkeypatch, gpus
 
 @pytest.mark.parametrize("plugin, chosen, text", [
     ("0.4.0", None, f"no DirectML adapter was found: {CPU}"),
-    ("0.4.0", "-1", f"no DirectML adapter was found (DML_VISIBLE_DEVICES=-1): {CPU}"),
+    ("0.4.0", "0", f"no DirectML adapter was found (DML_VISIBLE_DEVICES=0): {CPU}"),
+    ("0.4.0", "-1", f"{CPU}, as DML_VISIBLE_DEVICES=-1 wants"),
     ("", "0", f"no GPU was found: {CPU}\n"
               "tensorflow-directml-plugin is not installed: it needs Python 3.10 on x86-64 Windows or Linux, "
               "where pip install -r requirements.txt brings it; see README"),

@@ -9,6 +9,7 @@ import pytest
 import sklearn.metrics
 import tensorflow as tf
 
+from vision_transformer import training
 from vision_transformer.batches import training_batches
 from vision_transformer.optimizer import Adam
 from vision_transformer.runs import Run, read_tensors, weights_by_name
@@ -286,3 +287,22 @@ def test_seed_makes_the_initial_weights(make_model):
         models.append(make_model().get_weights())
     assert all((a == b).all() for a, b in zip(models[0], models[1]))
     assert any((a != b).any() for a, b in zip(models[0], models[2]))
+
+
+@pytest.mark.emulator
+def test_the_loop_stops_the_gpu_only_every_so_many_steps(tmp_path, monkeypatch, make_model, data):
+    """Two variables, after each of 41 steps or after 20, 40 and 41; all else is read at the epoch's end."""
+    from emulator.counters import count
+
+    def stops(read_every):
+        monkeypatch.setattr(training, "READ_EVERY", read_every)
+        task = Classification(make_model(), top_k=2, batch_size=2)
+        trainer = Trainer(task, Adam(task.model.trainable_variables, 0.01), steps_per_epoch=41, epochs=1, patience=1,
+                          minimum_learning_rate=0, early_stopping=0, save_every=1000)
+        trainer.save_to(Run.create(tmp_path, "read", {}))
+        batches = training_batches(data.train, batch_size=2, epochs=1, seed=3)
+        return count(lambda: trainer.train(batches, data.test), warm_up=0, times=1).device_to_host
+
+    stops(1)                # what only a first training does
+    saved = stops(1) - stops(20)
+    assert abs(saved - 2 * (41 - 3)) < 10, "give or take some constants that TensorFlow keeps"

@@ -6,9 +6,8 @@ import importlib
 import os
 import sys
 
-from .adapters import VARIABLE, check_choice
+from .adapters import DEFAULT, VARIABLE, check_choice
 
-os.environ.setdefault(VARIABLE, "0")       # as the training scripts do, before TensorFlow is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 COMMANDS = {            # each is a module of commands/ with add_arguments(parser) and run(arguments) -> exit code
@@ -21,11 +20,14 @@ COMMANDS = {            # each is a module of commands/ with add_arguments(parse
 
 def main(arguments=None) -> int:
     """Runs one command; gives its exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = [word for word in (sys.argv[1:] if arguments is None else arguments) if word != "--debug"]
     parser = argparse.ArgumentParser(prog="python -m vision_transformer", description=__doc__)
-    parser.add_argument("--debug", action="store_true", help="on an error, show Python's traceback")
+    parser.add_argument("--debug", action="store_true", help="on an error, show Python's traceback (in any place)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     named = next((word for word in arguments if word in COMMANDS), None)
+    if named not in (None, "doctor"):                   # which tells what this would refuse, and unset from 0
+        os.environ.setdefault(VARIABLE, DEFAULT)        # before TensorFlow is imported
+        check_choice(os.environ[VARIABLE])
     for name, meaning in COMMANDS.items():
         command = commands.add_parser(name, help=meaning)
         if name == named:       # no other is imported: doctor must run where TensorFlow doesn't
@@ -33,8 +35,6 @@ def main(arguments=None) -> int:
             command.description = module.__doc__
             module.add_arguments(command)
     parsed = parser.parse_args(arguments)               # exits where no command is named
-    if named != "doctor":                               # which explains what this refuses
-        check_choice(os.environ[VARIABLE])
     return module.run(parsed)
 
 

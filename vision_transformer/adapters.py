@@ -19,6 +19,7 @@ from typing import Iterable, Mapping, NamedTuple, Sequence
 from .installation import PLUGIN, version_of
 
 VARIABLE = "DML_VISIBLE_DEVICES"
+DEFAULT = "0"                                           # what scripts and commands take where the user set nothing
 SPACE = " \t\n\v\f\r"                                   # absl's; Python's strip() alone would take more
 
 QUESTION = """
@@ -200,10 +201,10 @@ def complaint(value: str, adapters: Sequence[Adapter]) -> str:
 
 
 def check_choice(value: str | None, time_limit: float = 60.0) -> None:
-    """Refuses a value of DML_VISIBLE_DEVICES that selects nothing by mistake; at no cost where it selects something.
+    """Refuses a value of DML_VISIBLE_DEVICES that selects nothing by mistake.
 
-    A second Python is asked only for a value that may be wrong: TensorFlow isn't loaded or sees no GPU, and the value
-    doesn't begin with 0 or a negative number.
+    Costs nothing where the value begins with 0 or a negative number, or TensorFlow is loaded and sees a GPU. Else a
+    second Python is asked, which takes seconds.
 
     Raises:
         ValueError: the value is no adapter's number, or too high a one; names the adapters.

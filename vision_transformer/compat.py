@@ -15,6 +15,12 @@ def weight_path(variable) -> str:
     return path.split("/", 1)[1]
 
 
-def uses_xla(model) -> bool:
-    """Tells whether a compiled model trains by XLA: Keras 2.10 keeps what it was told, Keras 3 what it decided."""
-    return getattr(model, "jit_compile", getattr(model, "_jit_compile", False)) is True
+def fit_step(model, made):
+    """Gives a step of Keras's fit: iterator -> logs. made: what make_train_function gave.
+
+    Keras 2.10 gives just that. Keras 3 gives nothing, and keeps a loop in Python around its step, which is made here.
+    """
+    if made is not None:
+        return made
+    step = tf.function(model.train_step, jit_compile=bool(model.jit_compile))
+    return lambda iterator: step(next(iterator))

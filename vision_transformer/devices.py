@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from .adapters import VARIABLE, ask_tensorflow
+from .adapters import VARIABLE, ask_tensorflow, is_negative
 from .installation import PLUGIN, cpu_name, version_of
 
 
@@ -35,6 +35,8 @@ def _describe_gpu(gpu: tf.config.PhysicalDevice, kind: str, adapters: dict[int, 
 
 def _describe_cpu() -> str:
     cpu = f"training on the CPU ({cpu_name()}, {os.cpu_count()} logical cores)"
+    if is_negative(os.environ.get(VARIABLE)):
+        return f"{cpu}, as {VARIABLE}={os.environ[VARIABLE]} wants"
     if version_of(PLUGIN):
         return f"no DirectML adapter was found{_directml_choice()}: {cpu}"
     return (f"no GPU was found: {cpu}\n{PLUGIN} is not installed: it needs Python 3.10 on x86-64 Windows or"

@@ -29,6 +29,8 @@ from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config
 from tensorflow.python.framework import kernels, op_def_registry
 from tensorflow.python.grappler import tf_optimizer
 
+from .installation import PLUGIN, version_of
+
 KERNEL_LIST = Path(__file__).with_name("directml_kernels.pbtxt")
 ON_THE_CPU = ("TruncatedNormal", "UnsortedSegmentSum", "UnsortedSegmentMax", "UnsortedSegmentMin",
               "UnsortedSegmentProd")
@@ -48,24 +50,25 @@ ON_HOST = 'compute it from the step counter under tf.device("/CPU:0"), or change
 MENDS = {
     "Einsum": "write the product with tf.matmul and tf.transpose: keras.layers.MultiHeadAttention and EinsumDense use "
               "Einsum, vision_transformer.model.Attention does not",
-    "AssignAddVariableOp": "write v.assign(v + x) in place of v.assign_add(x); Keras's metrics use it: sum the figures "
-                           "as vision_transformer's Trainer does",
+    "AssignAddVariableOp": "write v.assign(v + x) in place of v.assign_add(x); Keras's fit, metrics and experimental "
+                           "optimizers use it, vision_transformer's Trainer and Adam do not",
     "AssignSubVariableOp": "write v.assign(v - x) in place of v.assign_sub(x); Keras 3's optimizers use it, "
                            "vision_transformer.Adam does not",
-    "ResourceApplyAdam": "take vision_transformer.Adam: Keras's reads five scalars back for each weight",
+    "ResourceApplyAdam": "take vision_transformer.Adam: Keras's reads its scalars back at each step",
     ("compiled each step", "ResourceApplyAdam"):
-        "the learning rate follows a schedule, and each new value is compiled into Adam, once per weight's shape: take "
-        " vision_transformer.Adam, or change the learning rate once an epoch",
+        "the learning rate follows a schedule, and each new value is compiled into Adam, once per weight's shape: "
+        "take vision_transformer.Adam, or change the learning rate once an epoch",
     "ImageProjectiveTransformV3": "transform pictures in tf.data, as data_augmentations.py does",
     "ScaleAndTranslate": "resize in tf.data, or by tf.image.resize without antialias, bilinear or nearest",
     "ResourceGather": LOOK_UP, "ResourceScatterAdd": LOOK_UP,
     "UnsortedSegmentSum": "it is the gradient of tf.gather: multiply by tf.one_hot, or add the whole table",
     **dict.fromkeys(("RandomUniform", "RandomStandardNormal", "RandomUniformInt", "RngReadAndSkip", "RngSkip",
-                     "TruncatedNormal"), RANDOM),
+                     "TruncatedNormal", "StatelessRandomGetKeyCounter"), RANDOM),
     "StatelessRandomUniformFullIntV2": "leave out alg=: the default needs no such op",
     "RandomShuffle": "shuffle in tf.data", "RandomGammaV2": "draw it in tf.data",
     "InTopKV2": "count the logits above the right one's, as vision_transformer.Classification does",
-    "_XlaMustCompile": "leave out jit_compile=True: there is no XLA compiler for DirectML",
+    "_XlaMustCompile": "DirectML has no XLA compiler: leave out jit_compile=True, and give jit_compile=False to "
+                       "keras.optimizers.experimental, which turn it on where they see a GPU",
 }
 GENERAL_MENDS = {
     "leaves the GPU": "write it with other ops, or do it in tf.data; docs/directml.md lists what has kernels",
@@ -106,6 +109,12 @@ def check(function) -> list:
     for nodes in [graph.node, *(f.node_def for f in graph.library.function)]:
         for problem, op, name in _problems(nodes):
             found[problem, op].append(name)
+        for node in nodes:
+            if node.op == "IteratorGetNext":
+                found["unknown shape", "input"] += [
+                    f"{node.name} {tf.TensorShape(shape)}" for shape in node.attr["output_shapes"].list.shape
+                    if not tf.TensorShape(shape).is_fully_defined()]
+    found = {key: names for key, names in found.items() if names}
     order = list(dict.fromkeys(["fails", *GENERAL_MENDS]))
     return sorted((Finding(problem, op, len(names), names, _mend(problem, op))
                    for (problem, op), names in found.items()), key=lambda f: (order.index(f.problem), -f.count))
@@ -113,12 +122,14 @@ def check(function) -> list:
 
 def report(functions: dict) -> bool:
     """Prints what `check` finds in each of {name: ConcreteFunction}; tells whether it found nothing."""
-    clean = True
+    clean, plugin = True, version_of(PLUGIN)
+    print(f"graphs of TensorFlow {tf.__version__}, kernels of "
+          + (f"the installed plugin {plugin}" if plugin else "our list, of the plugin for TensorFlow 2.10"))
     for name, function in functions.items():
         findings = check(function)
         clean = clean and not findings
-        print(f"{name}: " + (f"{len(findings)} problems" if findings else
-                             "everything stays on the GPU, nothing is compiled at each step"), flush=True)
+        print(f"\n{name}: " + (f"{len(findings)} problem{'s' * (len(findings) > 1)}" if findings else
+                               "everything stays on the GPU, nothing is compiled at each step"), flush=True)
         for finding in findings:
             more = ", ..." if finding.count > 2 else ""
             print(f"\n  {finding.problem}: {finding.op} ({finding.count}), e.g. {', '.join(finding.names[:2])}{more}\n"
@@ -146,14 +157,14 @@ class _Node(NamedTuple):
     @property
     def compiles(self) -> bool:
         """Tells whether it is an operator of DirectML's, which an op that gives host memory only is not."""
-        return (self.kernel is not None and self.kernel.device_type == "GPU"
+        return (self.kernel is not None and self.op in directml_ops()
                 and not (self.outputs and all(self.on_host(argument) for argument, _ in self.outputs)))
 
 
 def _problems(nodes):
     """Yields (problem, op, node's name) for the nodes of one graph or function body."""
     graph = {n.name: n for n in map(_node, nodes) if n is not None}
-    made_on_host = {}
+    made_on_host, stopped = {}, set()
     for n in graph.values():
         for place, (argument, number, dtype) in enumerate(_numbered(n.outputs)):
             host = dtype == types_pb2.DT_INT32 if n.op in ("Placeholder", "_Arg") else n.on_host(argument)
@@ -163,7 +174,8 @@ def _problems(nodes):
         if n.op in CALLS:
             continue
         if n.kernel is None and not n.asked:
-            yield "leaves the GPU", n.op, n.name
+            if n.op != "Const":                         # a text, which is the host's on any GPU
+                yield "leaves the GPU", n.op, n.name
             continue
         wanted = [source for argument, dtype, source in n.inputs
                   if n.on_host(argument) and dtype not in (types_pb2.DT_RESOURCE, types_pb2.DT_VARIANT)]
@@ -173,7 +185,8 @@ def _problems(nodes):
                              any(_origins(graph, source) & {"counter", "random", "argument"} for source in wanted)):
             yield "compiled each step", n.op, n.name
         for source in wanted:
-            if made_on_host.get(source) is False:
+            if made_on_host.get(source) is False and source not in stopped:
+                stopped.add(source)                     # copied once, however many want it
                 problem = "unknown shape" if _origins(graph, source) == {"shape"} else "stops the GPU"
                 yield problem, n.op, f"{n.name} wants {source}"
 
@@ -252,12 +265,24 @@ def registered() -> dict:
                            "an environment made from requirements.txt.")
     found = list(kernels.get_all_registered_kernels().kernel)
     if not any(k.op == "MatMul" and k.device_type == "GPU" for k in found):         # no plugin is installed
-        found += text_format.Parse(KERNEL_LIST.read_text(encoding="utf-8"), kernel_def_pb2.KernelList()).kernel
+        found += plugin_kernels()
     by_op = defaultdict(list)
     for kernel in found:
         if kernel.device_type in ("GPU", "DEFAULT"):
             by_op[kernel.op].append(kernel)
     return by_op
+
+
+@functools.lru_cache(maxsize=None)
+def plugin_kernels() -> list:
+    """Gives our list of the plugin's KernelDefs."""
+    return list(text_format.Parse(KERNEL_LIST.read_text(encoding="utf-8"), kernel_def_pb2.KernelList()).kernel)
+
+
+@functools.lru_cache(maxsize=None)
+def directml_ops() -> frozenset:
+    """Gives the ops that the plugin has kernels for; TensorFlow itself has other kernels for any GPU."""
+    return frozenset(kernel.op for kernel in plugin_kernels())
 
 
 def find_kernel(node, op):

@@ -15,6 +15,7 @@ import functools
 import io
 import json
 import math
+import os
 import re
 import sys
 import tokenize
@@ -217,6 +218,9 @@ def run_script(main: Callable[[], Any]) -> None:
             stream.reconfigure(errors="replace")
     try:
         sys.exit(main())
+    except BrokenPipeError:                             # the reader, such as `| head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # or Python complains as it ends
+        sys.exit(1)
     except KeyboardInterrupt as stop:
         code, message = 130, str(stop) or "stopped"
     except (ValueError, OSError, RuntimeError, MemoryError) as error:

@@ -6,50 +6,56 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 
 from .. import adapters, installation
-from ..adapters import VARIABLE
+from ..adapters import DEFAULT, VARIABLE
 
 TIME_LIMIT = 120.0                      # seconds for TensorFlow to load: minutes on a cold disk with a virus scanner
 
 
 def add_arguments(parser) -> None:
     """Adds this command's arguments."""
-    parser.add_argument("--compare", action="store_true",
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--compare", action="store_true",
                         help="train a few steps on the GPU and on the CPU: do they agree but for rounding?")
-    parser.add_argument("--ops", nargs=argparse.REMAINDER, metavar=("RUN-or-SCRIPT", "FLAG"),
-                        help="find what leaves the GPU, or makes it wait, in a run or a training script with these of "
-                             "its flags; needs no GPU (default: train_digits.py)")
+    either.add_argument("--ops", nargs=argparse.REMAINDER, metavar="",
+                        help="RUN-or-SCRIPT [FLAG ...]: find what leaves the GPU, or makes it wait, in a run or in a "
+                             "training script with these of its flags, which is run up to its first step; needs no "
+                             "GPU (default: train_digits.py)")
 
 
 def run(arguments) -> int:
     """Prints the check; gives 1 where something is wrong."""
-    # Imported only here: without them, doctor must run where TensorFlow doesn't.
-    if arguments.ops is not None:
-        from ..directml import report
-        from ..dry_run import dry_run
-        script, *flags = arguments.ops or ["train_digits.py"]
-        return int(not report(dry_run(script, flags).functions()))
+    if arguments.ops is None and not arguments.compare:
+        return check_installation(os.environ.get(VARIABLE))
+    os.environ.setdefault(VARIABLE, DEFAULT)
+    adapters.check_choice(os.environ[VARIABLE])
+    # Imported only here: without these two, doctor must run where TensorFlow doesn't.
     if arguments.compare:
         from ..drift import report
         return int(not report())
-    return check_installation(os.environ.get(VARIABLE))
+    from ..directml import report
+    from ..dry_run import dry_run
+    script, *flags = arguments.ops or [Path(__file__).parents[2] / "train_digits.py"]
+    return int(not report(dry_run(script, flags).functions()))
 
 
-def check_installation(choice: str | None) -> int:
-    """Prints facts, findings with mends, and what trainings run on when DML_VISIBLE_DEVICES is `choice`.
+def check_installation(typed: str | None) -> int:
+    """Prints facts, findings with mends, and what trainings run on when DML_VISIBLE_DEVICES is `typed` (None: unset).
 
     Gives 0 where trainings work on what the user chose, else 1.
     """
+    choice = DEFAULT if typed is None else typed
     print("asking TensorFlow what it finds, which takes some seconds ...\n", flush=True)
     facts, everything = installation.gather(), adapters.list_adapters(TIME_LIMIT)
     chosen = everything                 # a choice is tried, since DirectML may leave out an adapter that it counts
-    if choice and everything.adapters:
-        chosen = adapters.ask_tensorflow(os.environ, TIME_LIMIT)
+    if choice and (everything.adapters or everything.failure):
+        chosen = adapters.ask_tensorflow({**os.environ, VARIABLE: choice}, TIME_LIMIT)
     findings = installation.findings(facts, everything, chosen, wants_gpu=not adapters.is_negative(choice))
     findings += choice_findings(facts, choice, everything, chosen)
     wrong = [finding for finding in findings if finding.wrong]
-    print_facts(facts_by_name(facts, choice, everything, chosen), {piece for each in wrong for piece in each.pieces})
+    print_facts(facts_by_name(facts, typed, everything, chosen), {piece for each in wrong for piece in each.pieces})
     for finding in [*wrong, *(finding for finding in findings if not finding.wrong)]:
         print(f"\n{'wrong' if finding.wrong else 'note '}  " + finding.cause.replace("\n", "\n       "))
         if finding.mend:
@@ -73,14 +79,18 @@ def choice_findings(facts, choice, everything, chosen) -> list:
     return []
 
 
-def facts_by_name(facts, choice, everything, chosen) -> dict:
+def facts_by_name(facts, typed, everything, chosen) -> dict:
     """The lines to print: name -> text."""
     lines = {"Python": f"{facts.python}, {facts.bits} bits: {installation.python()}",
              "system": f"{facts.system} {facts.release}",
              "processor": f"{facts.processor}, {facts.machine}, {os.cpu_count()} logical cores"}
     for need in facts.needs:
-        if not need.by or not need.fits or need.name in ("numpy", "protobuf"):
+        if not need.fits or need.name in (*installation.TENSORFLOWS, installation.PLUGIN):
             lines.setdefault(need.name, (need.version or "missing") + f"; needed is {need.text}" * (not need.fits))
+    others = {need.name: need.version for need in facts.needs if need.name not in lines
+              and (not need.by or need.name in ("numpy", "protobuf"))}
+    if others:
+        lines["others"] = ", ".join(f"{name} {version}" for name, version in others.items())
     for name in installation.TENSORFLOWS:
         if name in facts.installed:
             lines.setdefault(name, facts.installed[name])
@@ -93,11 +103,11 @@ def facts_by_name(facts, choice, everything, chosen) -> dict:
         driver = f", driver {adapter.driver}" if adapter.driver else ""
         lines[f"adapter {adapter.number}"] = (adapter.name or "name unknown") + driver
     if installation.PLUGIN not in facts.installed:
-        if choice not in (None, "0"):                   # 0 is what the scripts set
-            lines[VARIABLE] = f"{choice} has no effect without {installation.PLUGIN}"
+        if typed is not None:
+            lines[VARIABLE] = f"{typed} has no effect without {installation.PLUGIN}"
     elif chosen.tensorflow:
-        default = "; the scripts take 0 where nothing is set" if choice == "0" else ""
-        lines[VARIABLE] = adapters.explain(choice, everything.adapters) + default
+        unset = "not set, so the scripts take 0: " if typed is None else ""
+        lines[VARIABLE] = unset + adapters.explain(DEFAULT if unset else typed, everything.adapters)
     return lines
 
 
