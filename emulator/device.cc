@@ -5,7 +5,7 @@
 //   DMLEMU_DEVICES       their names, separated by ';' (one adapter when unset, none when empty)
 //   DML_VISIBLE_DEVICES  the plugin's own variable, by the plugin's own rules
 //
-// Sources: tensorflow/c/experimental/stream_executor/stream_executor.h (the interface);
+// Sources: tensorflow/c/experimental/stream_executor/stream_executor.h and grappler/grappler.h (the interface);
 // microsoft/tensorflow-directml-plugin 0.4.0, tfdml/core: dml_adapter_impl.cc (the rules), dml_device_cache.cc (the
 // log); tfdml/plugin/plugin_device.cc (what a device must do and what not).
 
@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "absl/strings/numbers.h"
+#include "tensorflow/c/experimental/grappler/grappler.h"
 #include "tensorflow/c/experimental/stream_executor/stream_executor.h"
 #include "tensorflow/c/logging.h"
 #include "tensorflow/c/tf_status.h"
@@ -237,4 +238,20 @@ extern "C" void SE_InitPlugin(SE_PlatformRegistrationParams* params, TF_Status*)
   functions->destroy_timer_fns = nothing;
   params->destroy_platform = nothing;
   params->destroy_platform_fns = nothing;
+}
+
+// TensorFlow's layout optimizer would hand over convolutions with the channels first, for which its CPU kernels, which
+// compute here, are not made. It can be turned off only by a device that has a graph optimizer; this one does nothing.
+extern "C" void TF_InitGraph(TP_OptimizerRegistrationParams* params, TF_Status*) {
+  params->struct_size = TP_OPTIMIZER_REGISTRATION_PARAMS_STRUCT_SIZE;
+  params->device_type = "GPU";
+  params->optimizer_configs->struct_size = TP_OPTIMIZER_CONFIGS_STRUCT_SIZE;
+  params->optimizer_configs->layout_optimizer = TF_TriState_Off;
+  params->optimizer->struct_size = TP_OPTIMIZER_STRUCT_SIZE;
+  params->optimizer->optimize_func = [](void*, const TF_Buffer* graph, const TF_GrapplerItem*, TF_Buffer* same,
+                                        TF_Status*) {
+    void* copy = std::malloc(graph->length);
+    std::memcpy(copy, graph->data, graph->length);
+    *same = {copy, graph->length, [](void* data, size_t) { std::free(data); }};
+  };
 }

@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from data_augmentations import augmentation
 from vision_transformer.batches import evaluation_batches, steps_per_epoch, training_batches
 from vision_transformer.datasets import Split
+from vision_transformer.mixing import make_mixing
 
 PICTURES = 23
 SPLIT = Split(np.arange(PICTURES * 2 * 3, dtype=np.uint8).reshape(PICTURES, 2, 3, 1), np.arange(PICTURES))
@@ -84,3 +86,77 @@ def test_evaluation_keeps_every_picture_in_order_and_one_shape(size):
     assert all(images.shape == (size, 2, 3, 1) and images.dtype == tf.uint8 for images, _ in batches)
     np.testing.assert_array_equal(np.concatenate([images[:int(n)] for images, n in batches]), SPLIT.images)
     assert evaluation_batches(SPLIT.images, size).element_spec[0].shape == (size, 2, 3, 1)
+
+
+def mirrored(batches):
+    """Tells of each picture, by epoch, whether it came mirrored; -1: it did not come."""
+    flips = np.full((3, PICTURES), -1)
+    for step, images, labels in batches:
+        for image, label in zip(images, labels):
+            same, other = ((image == side).all() for side in (SPLIT.images[label], SPLIT.images[label][:, ::-1]))
+            assert same != other
+            flips[step // 4, label] = other
+    return flips
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_alternating_flip_shows_each_picture_s_sides_by_turns(seed):
+    flips = mirrored(collect(alternating_flip=True, seed=seed))
+    came = flips >= 0
+    assert came.sum() == 60
+    for one, other, turns in ((0, 1, 1), (1, 2, 1), (0, 2, 0)):
+        both = came[one] & came[other]
+        assert both.sum() > 10 and (flips[one] ^ flips[other] == turns)[both].all()
+    assert 5 < flips[0][came[0]].sum() < 15             # of 20
+
+
+def test_alternating_flip_s_coins_are_fair_and_depend_on_the_seed():
+    many = Split(np.tile(np.array([[[0], [1]]], np.uint8), (3000, 1, 1, 1)), np.arange(3000))
+
+    def coins(seed):
+        (_, images, labels), = training_batches(many, batch_size=3000, epochs=1, seed=seed, alternating_flip=True)
+        return images.numpy()[np.argsort(labels), 0, 0, 0]
+
+    first, second = coins(0), coins(1)
+    assert abs(first.mean() - 0.5) < 0.05 and abs(np.corrcoef(first, second)[0, 1]) < 0.1
+    np.testing.assert_array_equal(first, coins(0))
+
+
+def test_alternating_flip_leaves_order_and_augmentation_as_they_are():
+    plain, alternating = collect(augment=noise), collect(augment=noise, alternating_flip=True)
+    for (_, images, labels), (_, others, same_labels) in zip(plain, alternating):
+        np.testing.assert_array_equal(labels, same_labels)
+        changes = [batch - SPLIT.images[labels] for batch in (images, others)]
+        flipped = changes[1] + SPLIT.images[labels] - SPLIT.images[labels][:, :, ::-1]
+        same = np.isclose(changes[1], changes[0], atol=1e-4) | np.isclose(flipped, changes[0], atol=1e-4)
+        assert same.all()
+
+
+def test_pictures_are_mixed_after_augmentation_by_seed_and_step():
+    mix = make_mixing(PICTURES, mixup=0.5, cutmix=1.0)
+    for (step, images, labels), (_, mixed, soft) in zip(collect(augment=noise), collect(augment=noise, mix=mix)):
+        assert soft.shape == (5, PICTURES) and soft.dtype == mixed.dtype == np.float32
+        for ours, expected in zip((mixed, soft), mix(images, labels, (1, step))):
+            np.testing.assert_allclose(ours, expected, atol=1e-4)
+    spec = training_batches(SPLIT, batch_size=5, epochs=1, seed=1, mix=mix).element_spec
+    assert spec[1].shape == (5, 2, 3, 1) and spec[2].shape == (5, PICTURES)
+
+
+@pytest.mark.parametrize("options", [
+    {"alternating_flip": True, "mix": make_mixing(PICTURES, mixup=0.5, cutmix=1.0),
+     "augment": augmentation(policy="trivial")},
+    {"augment": augmentation(policy="rand", policy_operations=1, rotation=15, hue=0.1, erasing=0.5)}])
+def test_with_all_options_too_the_rest_is_the_same_when_started_later(options):
+    assert_equal(collect(first_step=6, **options), collect(**options)[6:])
+
+
+@pytest.mark.emulator
+def test_beside_a_directml_device_too_batches_are_made_on_the_cpu_with_xla():
+    assert tf.config.list_physical_devices("GPU")
+    augment = augmentation(rotation=15, erasing=0.5)
+    batches = training_batches(SPLIT, batch_size=5, epochs=1, seed=1, augment=augment, alternating_flip=True)
+    step, images, labels = next(iter(batches))
+    assert images.device.endswith("CPU:0")
+    with tf.device("/CPU:0"):
+        sides = [augment(SPLIT.images[labels][..., ::way, :], (1, step)) for way in (1, -1)]
+    assert np.isclose(sides, images, atol=0.01).all(axis=(2, 3, 4)).any(axis=0).all()

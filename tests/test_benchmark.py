@@ -161,8 +161,13 @@ def test_parts_of_a_gpu_training_that_disturb_each_other(pipeline, step, togethe
 
 
 def test_the_names_of_the_augmentations_are_the_scripts():
-    group = [c.name for c in read_constants(ROOT / "train_cifar10.py")[1] if c.group.startswith("augmentation")]
-    assert list(benchmark.AUGMENTATIONS) == group
+    ways = ("FILL_MODE", "POLICY_OPERATIONS", "POLICY_STRENGTH")        # how, not whether
+    group = [c.name for c in read_constants(ROOT / "train_cifar10.py")[1] if c.group in ("augmentation", "mixing")]
+    assert list(benchmark.AUGMENTATIONS) == [name for name in group if name not in ways]
+
+
+def test_a_policy_alone_is_advised_against_as_the_text_that_it_is():
+    assert "without it, e.g. with --policy=" in said(speeds(100, 400, 90), {"POLICY": "trivial"}, False)
 
 
 @pytest.mark.parametrize("value, text", [(24310.4, "24,310"), (99.6, "100"), (3.24, "3.2"), (0.0213, "0.021")])

@@ -52,6 +52,22 @@ def test_evaluate_prints_what_training_printed(digits_run, capsys):
     assert (digits_run / "confusion.png").stat().st_size > 10_000
 
 
+def test_evaluate_by_flip_averages_logits_and_keeps_the_plain_figure_apart(digits_run, capsys):
+    assert main(["evaluate", str(digits_run), "--flip"]) == 0
+    output, (plain, mirrored) = capsys.readouterr().out, accuracies_of_both(Run(digits_run).load_model())
+    assert plain != mirrored, "mirrored digits are hard to read"
+    assert f"test accuracy {plain:.2%}" in output
+    assert f"averaged with the mirrored pictures: accuracy {mirrored:.2%}" in output
+
+
+def accuracies_of_both(model):
+    """The plain test accuracy, and that of the mean of the logits of each picture and of its mirror image."""
+    test = load_dataset("digits").test
+    plain = model(test.images).numpy()
+    mirrored = model(np.stack([np.fliplr(image) for image in test.images])).numpy()
+    return [(logits.argmax(axis=1) == test.labels).mean() for logits in (plain, (plain + mirrored) / 2)]
+
+
 def test_evaluate_on_other_data_says_so(digits_run, capsys, monkeypatch, tmp_path):
     changed = load_dataset("digits")
     changed.train.images[0] = 0

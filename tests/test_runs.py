@@ -143,9 +143,11 @@ def settings(given=(), **values):
 
 
 def test_resume_takes_the_runs_constants_and_the_flags_that_may_change(tmp_path):
-    run = Run.create(tmp_path, "a", {"constants": {"RESUME": "", "EPOCHS": 5, "PATCH_SIZE": 8, "SEED": 3}})
-    c = runs.resumed(settings({"RESUME", "EPOCHS", "SEED"}, RESUME=str(run.path), EPOCHS=9, PATCH_SIZE=4, SEED=3))
-    assert (str(run.path), 9, 8, 3) == (c.RESUME, c.EPOCHS, c.PATCH_SIZE, c.SEED)
+    run = Run.create(tmp_path, "a", {"constants": {"RESUME": "", "EPOCHS": 5, "PATCH_SIZE": 8, "SEED": 3,
+                                                      "TEST_FLIP": False}})
+    c = runs.resumed(settings({"RESUME", "EPOCHS", "SEED", "TEST_FLIP"}, RESUME=str(run.path), EPOCHS=9, PATCH_SIZE=4,
+                              SEED=3, TEST_FLIP=True))
+    assert (str(run.path), 9, 8, 3, True) == (c.RESUME, c.EPOCHS, c.PATCH_SIZE, c.SEED, c.TEST_FLIP)
     same = settings(RESUME="", EPOCHS=9)
     assert runs.resumed(same) is same
     with pytest.raises(RunError, match="begun with PATCH_SIZE 8, which can't become 4"):
@@ -155,7 +157,19 @@ def test_resume_takes_the_runs_constants_and_the_flags_that_may_change(tmp_path)
 def test_resume_says_which_constants_of_the_script_do_not_count(tmp_path, capsys):
     run = Run.create(tmp_path, "a", {"constants": {"RESUME": "", "EPOCHS": 5, "SEED": 3}})
     runs.resumed(settings({"RESUME"}, RESUME=str(run.path), EPOCHS=9, SEED=3))
-    assert capsys.readouterr().out == "note: the run goes on with its own EPOCHS 5, not the script's 9\n"
+    said = "note: the run goes on with its own constants, not the script's (in brackets): EPOCHS 5 (9)\n"
+    assert capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize("typed", [(), ("SCHEDULE",)])
+@pytest.mark.parametrize("schedule, says", [
+    ("cosine", "note: SCHEDULE cosine now stretches over 9 epochs; the learning rate goes on from where"),
+    ("plateau", ""), ("constant", "")])
+def test_more_epochs_under_a_falling_schedule_are_a_jump_and_said_so(tmp_path, capsys, schedule, says, typed):
+    run = Run.create(tmp_path, "a", {"constants": {"RESUME": "", "EPOCHS": 5, "SCHEDULE": schedule}})
+    runs.resumed(settings({"RESUME", "EPOCHS", *typed}, RESUME=str(run.path), EPOCHS=9, SCHEDULE=schedule))
+    said = capsys.readouterr().out
+    assert says in said and bool(said) == bool(says)
 
 
 def test_resume_of_a_run_that_cannot_go_on_is_refused(tmp_path, data, make_model):

@@ -59,8 +59,10 @@ def test_the_promised_constants(script):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_constant_of_a_script_is_used_and_explained(script):
     text = (ROOT / script).read_text(encoding="utf-8")
+    elsewhere = ("RECIPE", "SIZE", "RESUME", "RUN_FOLDER", "DEBUG")      # with_recipe, resumed, open_run, run_script
     for constant in read_constants(ROOT / script)[1]:
-        assert f"c.{constant.name}" in text or constant.name in ("RESUME", "RUN_FOLDER", "DEBUG"), constant.name
+        used = f"c.{constant.name}" in text or f'**c.below("{constant.group}")' in text
+        assert used or constant.name in elsewhere, constant.name
         assert len(constant.meaning) > 3
 
 
@@ -82,7 +84,7 @@ def test_the_gpu_is_chosen_before_tensorflow_loads_only_where_the_user_did_not(g
 def finished(tmp_path_factory):
     """A short run of train_digits.py as a user would start it."""
     folder = tmp_path_factory.mktemp("user")
-    done = run_script(str(ROOT / "train_digits.py"), "--epochs", "3", "--dropout", "0.1", folder=folder)
+    done = run_script(str(ROOT / "train_digits.py"), "--epochs", "3", "--dropout", "0.1", "--test-flip", folder=folder)
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -102,12 +104,14 @@ def test_a_run_leaves_all_its_files(finished):
         "config.json", "model.safetensors", "state.safetensors", "history.csv", "results.json", "tensorboard",
         "samples.png", "curves.png", "confusion.png"}
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    constants = read_settings(ROOT / "train_digits.py", ["--epochs", "3", "--dropout", "0.1"]).as_dict()
+    constants = read_settings(ROOT / "train_digits.py", ["--epochs", "3", "--dropout", "0.1", "--test-flip"]).as_dict()
     assert config["constants"] == constants
     assert config["versions"]["keras"] == keras.__version__
     assert config["data"]["fingerprint"] == load_dataset("digits").fingerprint
-    assert config["command"] == "train_digits.py --epochs 3 --dropout 0.1"
+    assert config["command"] == "train_digits.py --epochs 3 --dropout 0.1 --test-flip"
     assert config["model"]["dropout"] == 0.1
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    assert 0 < results["test_flip_accuracy"] < results["test_accuracy"] < 1, "mirrored digits are hard to read"
 
 
 def test_the_printed_commands_work(finished):
@@ -135,7 +139,7 @@ def test_the_printed_commands_work(finished):
     (["--epochs", "many"], "--epochs takes a whole number, not 'many' (default 40)"),
     (["--num-heads", "5"], "EMBEDDING_DIM 48 can't be divided among NUM_HEADS 5"),
     (["--batch-size", "5000"], "BATCH_SIZE 5000 doesn't fit 1221 training pictures"),
-    (["--rotation", "-3"], "rotation=-3.0 is not a number from 0"),
+    (["--rotation", "-3"], "ROTATION -3.0 is not a number from 0"),
     (["--dataset", "cifar11"], "there is no dataset 'cifar11'"),
     (["--top-k", "11"], "TOP_K 11 makes no sense for 10 classes"),
     (["--validation-share", "2"], "the validation share 2.0 is not between 0 and 1"),
@@ -194,8 +198,10 @@ def test_a_killed_training_goes_on_bit_equal_by_its_own_command(tmp_path, epoch)
 
 
 @pytest.mark.emulator
-def test_the_whole_way_on_the_emulated_directml_device(tmp_path):
-    done = run_script(str(ROOT / "train_digits.py"), "--epochs", "3", "--dropout", "0.1", folder=tmp_path,
+@pytest.mark.parametrize("flags", [
+    ["--dropout", "0.1"], ["--recipe", "hybrid", "--stem-widths", "32-96", "--average", "0.9"]])
+def test_the_whole_way_on_the_emulated_directml_device(tmp_path, flags):
+    done = run_script(str(ROOT / "train_digits.py"), "--epochs", "3", *flags, folder=tmp_path,
                       DMLEMU_DEVICES="NVIDIA TITAN V")
     assert done.returncode == 0, done.stderr
     assert "device    DirectML GPU 0: NVIDIA TITAN V (DML_VISIBLE_DEVICES=0)" in done.stdout

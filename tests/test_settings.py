@@ -173,6 +173,14 @@ def test_given_holds_what_was_typed_even_when_it_equals_the_default(script):
     assert (settings.RESUME, settings.EPOCHS, settings.POOL) == ("runs/cifar10-003", 100, "a=b")
 
 
+def test_what_is_below_a_heading_becomes_arguments(script):
+    settings = read_settings(script, ["--pool", "cls"])
+    assert settings.below("model") == {"patch_size": 4, "pool": "cls"}
+    settings.PATCH_SIZE = 8                             # as a recipe or a resumed run may
+    assert settings.below("model") == {"patch_size": 8, "pool": "cls"}
+    assert settings.below("run").keys() == {name.lower() for name in DEFAULTS} - {"patch_size", "pool"}
+
+
 def test_the_last_of_two_equal_flags_counts(script):
     assert read_settings(script, ["--epochs", "3", "--epochs", "5"]).EPOCHS == 5
 

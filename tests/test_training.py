@@ -1,26 +1,22 @@
 """The loop: it learns, stops on bad numbers, keeps the best, and goes on exactly where it was stopped."""
 import csv
+import functools
 import io
 import signal
 import time
 
 import numpy as np
 import pytest
-import sklearn.metrics
 import tensorflow as tf
+from test_steps import SmallNet
 
 from vision_transformer import training
 from vision_transformer.batches import training_batches
-from vision_transformer.optimizer import Adam
+from vision_transformer.classification import Classification, classification_figures
+from vision_transformer.optimizer import AdamW
+from vision_transformer.precision import set_precision
 from vision_transformer.runs import Run, read_tensors, weights_by_name
-from vision_transformer.training import (
-    Classification,
-    Trainer,
-    TrainingFailed,
-    classification_figures,
-    duration,
-    seed_everything,
-)
+from vision_transformer.training import Trainer, TrainingFailed, duration, seed_everything
 
 STEPS = 5               # 83 pictures in batches of 16
 
@@ -38,14 +34,17 @@ def die():
 
 
 def train(data, make_model, run, *, epochs=3, augment=jitter, stop_at=None, stop=die, evaluate=None, rate=0.01,
-          **options):
+          precision="float32", label_smoothing=0.0, optimizer=None, **options):
     """One training, as the scripts do it; `stop` happens before step `stop_at`."""
     seed_everything(3, False)
-    task = Classification(make_model(dropout=0.2, classifier_dropout=0.2), top_k=2, batch_size=16)
+    set_precision(precision)
+    task = Classification(make_model(dropout=0.2, classifier_dropout=0.2), 2, 16, label_smoothing)
     if evaluate:
         task.evaluate = evaluate
     options = {"patience": 2, "minimum_learning_rate": 1e-5, "early_stopping": 0, "save_every": 2, **options}
-    trainer = Trainer(task, Adam(task.model.trainable_variables, rate), steps_per_epoch=STEPS, epochs=epochs, **options)
+    optimizer = AdamW(task.model.trainable_variables, rate, statistics=task.model.non_trainable_variables,
+                      **(optimizer or {}))
+    trainer = Trainer(task, optimizer, steps_per_epoch=STEPS, epochs=epochs, **options)
     trainer.save_to(run)
 
     def killed(dataset):
@@ -70,6 +69,16 @@ class Fake:
 
     def __iter__(self):
         return iter(self.items)
+
+
+def small(**_):
+    """A model that is made and compiled at once, for what is not about the model."""
+    return SmallNet()
+
+
+@pytest.fixture
+def one_block(make_model):
+    return functools.partial(make_model, number_of_layers=1)
 
 
 @pytest.fixture
@@ -108,46 +117,18 @@ def test_the_figures_are_the_epochs_means(data, make_model, new_run):
     assert [row["loss"], row["accuracy"], row["top_2_accuracy"]] == pytest.approx(expected, abs=1e-5)
 
 
-def test_figures_equal_scikit_learns():
-    rng = np.random.default_rng(0)
-    logits, labels = rng.normal(size=(101, 7)).astype(np.float32) * 9, rng.integers(0, 7, 101)
-    shares = np.exp(logits.astype(float)) / np.exp(logits.astype(float)).sum(axis=1, keepdims=True)
-    expected = [sklearn.metrics.log_loss(labels, shares, labels=range(7)),
-                sklearn.metrics.accuracy_score(labels, logits.argmax(axis=1)),
-                sklearn.metrics.top_k_accuracy_score(labels, logits, k=3, labels=range(7))]
-    assert classification_figures(logits, labels, 3) == pytest.approx(expected, rel=1e-5)
-
-
-def test_nan_logits_are_never_right(make_model):
-    logits = np.full((4, 5), np.nan, np.float32)
-    with np.errstate(invalid="ignore"):
-        assert classification_figures(logits, np.arange(4), 2)[1:] == [0, 0]
-
-
-def test_evaluation_leaves_no_picture_out(data, make_model):
-    task = Classification(make_model(), 2, batch_size=16)
-    np.testing.assert_allclose(task.predict(data.test.images), task.model(data.test.images), atol=1e-5)
-    assert len(task.predict(data.test.images)) == 37
-
-
-@pytest.mark.parametrize("top_k", [0, 1, 6])
-def test_senseless_top_k_is_refused(make_model, top_k):
-    with pytest.raises(ValueError, match=f"TOP_K {top_k} makes no sense for 5 classes"):
-        Classification(make_model(), top_k, 16)
-
-
 # ------------------------------------------------------------------------------------------ what callbacks do elsewhere
 def scripted(accuracies):
     values = iter(accuracies)
     return lambda split: {"loss": 1.0, "accuracy": next(values), "top_2_accuracy": 1.0}
 
 
-def test_best_weights_are_kept(data, make_model, new_run):
+def test_best_weights_are_kept(data, new_run):
     run, kept = new_run(), []
     save = run.save_weights
     run.save_weights = lambda model: (save(model), kept.append({name: v.numpy() for name, v in
                                                                 weights_by_name(model).items()}))
-    trainer = train(data, make_model, run, epochs=5, evaluate=scripted([0.1, 0.4, 0.3, 0.4, 0.2]))
+    trainer = train(data, small, run, epochs=5, evaluate=scripted([0.1, 0.4, 0.3, 0.4, 0.2]))
     assert (trainer.state["best_epoch"], trainer.state["best_accuracy"]) == (2, 0.4)
     assert len(kept) == 2
     saved, _ = read_tensors(run.path / "model.safetensors")
@@ -158,42 +139,42 @@ def test_best_weights_are_kept(data, make_model, new_run):
     assert any((saved[name] != last[name].numpy()).any() for name in saved)
 
 
-def test_learning_rate_is_halved_after_patience_epochs_down_to_its_minimum(data, make_model, new_run):
-    trainer = train(data, make_model, new_run(), epochs=9, patience=2, minimum_learning_rate=0.003,
+def test_learning_rate_is_halved_after_patience_epochs_down_to_its_minimum(data, new_run):
+    trainer = train(data, small, new_run(), epochs=9, patience=2, minimum_learning_rate=0.003,
                     evaluate=scripted([0.1, 0.1, 0.1, 0.1, 0.2, 0.2, 0.2, 0.2, 0.2]))
     rates = [row["learning_rate"] for row in trainer.state["history"]]
     assert rates == pytest.approx([0.01] * 3 + [0.005] * 4 + [0.003] * 2)
 
 
-def test_early_stopping(data, make_model, new_run, capsys):
-    trainer = train(data, make_model, new_run(), epochs=9, early_stopping=3,
+def test_early_stopping(data, new_run, capsys):
+    trainer = train(data, small, new_run(), epochs=9, early_stopping=3,
                     evaluate=scripted([0.1, 0.5, 0.4, 0.5, 0.3, 0.9]))
     assert len(trainer.state["history"]) == 5
     assert capsys.readouterr().out.endswith("no better validation accuracy for 3 epochs: training ends early\n")
 
 
-def test_bad_numbers_stop_it_and_keep_what_was_good(data, make_model, new_run):
+def test_bad_numbers_stop_it_and_keep_what_was_good(data, new_run):
     def planted(images, seed):
         return tf.where(seed[1] == 8, np.nan, jitter(images, seed))
 
     run, clean = new_run(), new_run()
     with pytest.raises(TrainingFailed, match=r"at step 8 \(epoch 2, learning rate 0.01\).*--resume .*rate 0.005; if"):
-        train(data, make_model, run, augment=planted)
+        train(data, small, run, augment=planted)
     with pytest.raises(Stop):
-        train(data, make_model, clean, stop_at=8, save_every=1)
+        train(data, small, clean, stop_at=8, save_every=1)
     ours, state = run.load_state()
     expected, _ = clean.load_state()
     assert state["step"] == 8
     for name, array in expected.items():
         np.testing.assert_array_equal(ours[name], array, err_msg=name)
-    resumed = train(data, make_model, run, rate=0.005)
+    resumed = train(data, small, run, rate=0.005)
     assert len(resumed.state["history"]) == 3 and np.isfinite(resumed.state["history"][-1]["loss"])
 
 
-def test_bad_numbers_in_the_first_epoch_leave_weights_that_load(data, make_model, new_run):
+def test_bad_numbers_in_the_first_epoch_leave_weights_that_load(data, new_run):
     run = new_run()
     with pytest.raises(TrainingFailed, match=r"at step 0 .* To go on, begin again with .*--learning-rate 0.005$"):
-        train(data, make_model, run, augment=lambda images, seed: images * np.inf)
+        train(data, small, run, augment=lambda images, seed: images * np.inf)
     assert not run.has_state()
     assert all(np.isfinite(t).all() for t in read_tensors(run.path / "model.safetensors")[0].values())
 
@@ -202,12 +183,13 @@ def test_bad_numbers_in_the_first_epoch_leave_weights_that_load(data, make_model
     ({"epochs": 0}, "EPOCHS is 0; it must be at least 1"), ({"patience": 0}, "PATIENCE is 0"),
     ({"save_every": 0}, "SAVE_EVERY is 0"), ({"early_stopping": -1}, "EARLY_STOPPING is -1; it must be at least 0"),
     ({"minimum_learning_rate": -0.1}, "MINIMUM_LEARNING_RATE is -0.1"), ({"rate": 0}, "LEARNING_RATE is 0"),
-    ({"rate": float("nan")}, "LEARNING_RATE is nan"),
+    ({"rate": float("nan")}, "LEARNING_RATE is nan"), ({"sam_rho": -0.1}, "SAM_RHO is -0.1; it must be at least 0"),
+    ({"sam_rho": float("nan")}, "SAM_RHO is nan"), ({"steps_per_execution": 0}, "STEPS_PER_EXECUTION is 0"),
     ({"rate": 0.001, "minimum_learning_rate": 0.002}, "MINIMUM_LEARNING_RATE 0.002 is above LEARNING_RATE 0.001"),
 ])
-def test_senseless_numbers_are_refused(data, make_model, options, says):
+def test_senseless_numbers_are_refused(data, options, says):
     with pytest.raises(ValueError, match=says):
-        train(data, make_model, None, **options)
+        train(data, small, None, **options)
 
 
 @pytest.mark.parametrize("seed", [-1, 2 ** 31])
@@ -216,28 +198,35 @@ def test_senseless_seeds_are_refused(seed):
         seed_everything(seed, False)
 
 
-def test_a_learning_rate_that_was_too_high_can_be_lowered_on_the_way(data, make_model, new_run):
+def test_a_learning_rate_that_was_too_high_can_be_lowered_on_the_way(data, new_run):
     run = new_run()
-    train(data, make_model, run, epochs=1)
+    train(data, small, run, epochs=1)
     with pytest.raises(TrainingFailed, match=r"learning rate 1e\+30"):
-        train(data, make_model, run, rate=1e30, save_every=1000)
-    history = train(data, make_model, run).state["history"]
+        train(data, small, run, rate=1e30, save_every=1000)
+    history = train(data, small, run).state["history"]
     assert len(history) == 3 and all(np.isfinite(row["val_loss"]) for row in history)
 
 
-def test_ctrl_c_finishes_the_step_and_saves(data, make_model, new_run):
+def test_ctrl_c_finishes_the_step_and_saves(data, new_run):
     before, (run, undisturbed) = signal.getsignal(signal.SIGINT), (new_run(), new_run())
     with pytest.raises(KeyboardInterrupt, match=r"stopped after step 8; to go on: .*--resume .*bright-001"):
-        train(data, make_model, run, stop_at=7, stop=lambda: signal.raise_signal(signal.SIGINT), save_every=1000)
+        train(data, small, run, stop_at=7, stop=lambda: signal.raise_signal(signal.SIGINT), save_every=1000)
     assert signal.getsignal(signal.SIGINT) is before
     assert run.load_state()[1]["step"] == 8
-    train(data, make_model, run)
-    train(data, make_model, undisturbed)
+    train(data, small, run)
+    train(data, small, undisturbed)
     for name, array in undisturbed.load_state()[0].items():
         np.testing.assert_array_equal(run.load_state()[0][name], array, err_msg=name)
 
 
-def test_a_second_ctrl_c_does_not_wait(data, make_model, new_run):
+@pytest.fixture
+def ctrl_c_acts():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)       # a shell's background jobs ignore it
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_ctrl_c_does_not_wait(data, new_run, ctrl_c_acts):
     def pressed_twice(split):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
@@ -245,17 +234,17 @@ def test_a_second_ctrl_c_does_not_wait(data, make_model, new_run):
         pytest.fail("it went on")
 
     with pytest.raises(KeyboardInterrupt):
-        train(data, make_model, new_run(), evaluate=pressed_twice)
+        train(data, small, new_run(), evaluate=pressed_twice)
 
 
 # ------------------------------------------------------------------------------------------ resume
 @pytest.mark.parametrize("stop_at", [1, 5, 7, 8, 14])
-def test_a_killed_run_goes_on_bit_equal(data, make_model, new_run, stop_at):
+def test_a_killed_run_goes_on_bit_equal(data, one_block, new_run, stop_at):
     undisturbed, killed = new_run(), new_run()
-    train(data, make_model, undisturbed, patience=1)
+    train(data, one_block, undisturbed, patience=1)
     with pytest.raises(Stop):
-        train(data, make_model, killed, patience=1, stop_at=stop_at)
-    train(data, make_model, killed, patience=1)
+        train(data, one_block, killed, patience=1, stop_at=stop_at)
+    train(data, one_block, killed, patience=1)
     expected, state = undisturbed.load_state()
     ours, our_state = killed.load_state()
     for name, array in expected.items():
@@ -267,11 +256,11 @@ def test_a_killed_run_goes_on_bit_equal(data, make_model, new_run, stop_at):
     assert ((undisturbed.path / "model.safetensors").read_bytes() == (killed.path / "model.safetensors").read_bytes())
 
 
-def test_a_finished_run_can_be_made_longer(data, make_model, new_run):
+def test_a_finished_run_can_be_made_longer(data, new_run):
     short, long = new_run(), new_run()
-    train(data, make_model, short, epochs=2)
-    train(data, make_model, short, epochs=4)
-    train(data, make_model, long, epochs=4)
+    train(data, small, short, epochs=2)
+    train(data, small, short, epochs=4)
+    train(data, small, long, epochs=4)
     for name, array in long.load_state()[0].items():
         np.testing.assert_array_equal(short.load_state()[0][name], array, err_msg=name)
 
@@ -297,8 +286,8 @@ def test_the_loop_stops_the_gpu_only_every_so_many_steps(tmp_path, monkeypatch, 
     def stops(read_every):
         monkeypatch.setattr(training, "READ_EVERY", read_every)
         task = Classification(make_model(), top_k=2, batch_size=2)
-        trainer = Trainer(task, Adam(task.model.trainable_variables, 0.01), steps_per_epoch=41, epochs=1, patience=1,
-                          minimum_learning_rate=0, early_stopping=0, save_every=1000)
+        trainer = Trainer(task, AdamW(task.model.trainable_variables, 0.01), steps_per_epoch=41, epochs=1,
+                          patience=1, minimum_learning_rate=0, early_stopping=0, save_every=1000)
         trainer.save_to(Run.create(tmp_path, "read", {}))
         batches = training_batches(data.train, batch_size=2, epochs=1, seed=3)
         return count(lambda: trainer.train(batches, data.test), warm_up=0, times=1).device_to_host

@@ -9,11 +9,11 @@ _HOME = {
     "check_choice": "adapters",
     "read_settings": "settings", "run_script": "settings",
     "load_dataset": "datasets", "split_validation": "datasets",
-    "training_batches": "batches", "steps_per_epoch": "batches",
-    "VisionTransformer": "model",
-    "Adam": "optimizer",
-    "Classification": "training", "Trainer": "training", "seed_everything": "training",
-    "Run": "runs", "open_run": "runs", "resumed": "runs",
+    "training_batches": "batches", "steps_per_epoch": "batches", "make_mixing": "mixing",
+    "VisionTransformer": "model", "ResNet": "resnet", "build_model": "architectures", "set_precision": "precision",
+    "AdamW": "optimizer", "make_schedule": "schedules",
+    "Classification": "classification", "Trainer": "training", "seed_everything": "training",
+    "Run": "runs", "open_run": "runs", "resumed": "runs", "with_recipe": "recipes",
     "announce": "report", "finish": "report",
 }
 __all__ = list(_HOME)

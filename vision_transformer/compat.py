@@ -1,4 +1,4 @@
-"""The only file that knows Keras 2.10 and Keras 3 apart."""
+"""The only file that knows the two stacks apart: TensorFlow 2.10 with Keras 2.10, and a current one with Keras 3."""
 from __future__ import annotations
 
 import tensorflow as tf

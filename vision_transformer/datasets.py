@@ -29,10 +29,11 @@ class Split:
 
     def pixel_statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns each channel's mean and standard deviation over all pixels, on the scale 0..255."""
-        pixels = self.images.reshape(-1, self.images.shape[-1])
-        mean = pixels.mean(axis=0)
+        def mean(pictures):         # over pictures first: numpy is slow along rows of C numbers
+            return pictures.mean(axis=0).mean(axis=(0, 1))
+
         # Squares fit into 16 bits: no copy of all pictures in floats.
-        return mean, np.sqrt(np.square(pixels, dtype=np.uint16).mean(axis=0) - mean ** 2)
+        return mean(self.images), np.sqrt(mean(np.square(self.images, dtype=np.uint16)) - mean(self.images) ** 2)
 
 
 @dataclass(frozen=True, eq=False)

@@ -53,11 +53,11 @@ MENDS = {
     "AssignAddVariableOp": "write v.assign(v + x) in place of v.assign_add(x); Keras's fit, metrics and experimental "
                            "optimizers use it, vision_transformer's Trainer and Adam do not",
     "AssignSubVariableOp": "write v.assign(v - x) in place of v.assign_sub(x); Keras 3's optimizers use it, "
-                           "vision_transformer.Adam does not",
-    "ResourceApplyAdam": "take vision_transformer.Adam: Keras's reads its scalars back at each step",
+                           "vision_transformer.AdamW does not",
+    "ResourceApplyAdam": "take vision_transformer.AdamW: Keras's reads its scalars back at each step",
     ("compiled each step", "ResourceApplyAdam"):
         "the learning rate follows a schedule, and each new value is compiled into Adam, once per weight's shape: "
-        "take vision_transformer.Adam, or change the learning rate once an epoch",
+        "take vision_transformer.AdamW, or change the learning rate once an epoch",
     "ImageProjectiveTransformV3": "transform pictures in tf.data, as data_augmentations.py does",
     "ScaleAndTranslate": "resize in tf.data, or by tf.image.resize without antialias, bilinear or nearest",
     "ResourceGather": LOOK_UP, "ResourceScatterAdd": LOOK_UP,

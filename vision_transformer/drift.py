@@ -12,11 +12,12 @@ import tensorflow as tf
 from tensorflow import keras
 
 from .batches import training_batches
+from .classification import Classification
 from .compat import raw
 from .datasets import Split
 from .model import VisionTransformer
-from .optimizer import Adam
-from .training import Classification, Trainer
+from .optimizer import AdamW
+from .training import Trainer
 
 STEPS, BATCH_SIZE, CLASSES = 10, 64, 10
 LAST_BIT = 2.0 ** -23                   # of a float32
@@ -102,8 +103,8 @@ def train_on(device: str, first_weights=None) -> Steps:
             for variable, values in zip(variables, np.split(first_weights, sizes)):
                 variable.assign(values.reshape(variable.shape))
         before = _flat(variables)
-        trainer = Trainer(Classification(model, 3, BATCH_SIZE), Adam(variables, 0.001), steps_per_epoch=STEPS, epochs=1,
-                          patience=1, minimum_learning_rate=0.0, early_stopping=0, save_every=STEPS)
+        trainer = Trainer(Classification(model, 3, BATCH_SIZE), AdamW(variables, 0.001), steps_per_epoch=STEPS,
+                          epochs=1, patience=1, minimum_learning_rate=0.0, early_stopping=0, save_every=STEPS)
         step, losses = trainer.train_step(batches), []
         for batch in batches:
             trainer.totals.assign(tf.zeros_like(trainer.totals))

@@ -1,6 +1,8 @@
-"""From pictures to tokens: patches, their linear projection, and learnable positions.
+"""From pictures to tokens: patches and their projection, learned tokens beside them, positions.
 
     B pictures in a batch   H, W, C height, width, channels   P patch size   N tokens   D embedding width
+
+The embeddings that make tokens of a small CNN's feature map are in stems.py.
 """
 from __future__ import annotations
 
@@ -8,7 +10,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from .blocks import LayerNorm
 from .compat import raw
+
+POSITIONS = ("learned", "sincos", "none")
 
 
 def patch_grid(image_shape, patch_size: int, patch_stride: int) -> tuple[int, int]:
@@ -62,10 +67,13 @@ class PatchEmbedding(keras.layers.Layer):
     def __init__(self, patch_size: int, patch_stride: int, embedding_dim: int, **kwargs):
         super().__init__(**kwargs)
         self.patch_size, self.patch_stride, self.embedding_dim = patch_size, patch_stride, embedding_dim
-        self.projection = keras.layers.Dense(embedding_dim, name="projection")
+        self.projection = self._projection()
 
-    def call(self, images):
-        """Projects the patches of images (B, H, W, C) to tokens (B, N, D)."""
+    def _projection(self):
+        return keras.layers.Dense(self.embedding_dim, name="projection")
+
+    def call(self, images, training=None):
+        """Projects the patches of images (B, H, W, C) to tokens (B, N, D); training makes no difference."""
         return self.projection(extract_patches(images, self.patch_size, self.patch_stride))
 
     def get_config(self):
@@ -75,19 +83,77 @@ class PatchEmbedding(keras.layers.Layer):
 
 
 @keras.utils.register_keras_serializable("vision_transformer")
-class ClassToken(keras.layers.Layer):
-    """Puts one learned token before tokens (B, N, D): (B, 1 + N, D). Source: arXiv 2010.11929, section 3.1."""
+class ConvolutionEmbedding(PatchEmbedding):
+    """The same by a convolution, the form in which ViTs are published: its kernel (P, P, C, D) is Dense's, reshaped.
+
+    The first weights have a variance of 1 / (P * P * C), as in the authors' code: Keras's own for a convolution would
+    count D * P * P outputs and come out small.
+    """
+
+    def _projection(self):
+        return keras.layers.Conv2D(self.embedding_dim, self.patch_size, self.patch_stride, name="projection",
+                                   kernel_initializer="lecun_normal")
+
+    def call(self, images, training=None):
+        """Projects the patches of images (B, H, W, C) to tokens (B, N, D); training makes no difference."""
+        return as_tokens(self.projection(images))
+
+
+@keras.utils.register_keras_serializable("vision_transformer")
+class ShiftedPatchEmbedding(PatchEmbedding):
+    """Patches that see beyond their edges: of the picture and of the picture moved half a patch to each corner.
+
+    The five lie side by side in a patch's channels (5 C), are normalized, and go through one Dense layer. What a move
+    leaves empty is 0, which is the mean of scaled pixels.
+    Source: Lee et al., Vision Transformer for Small-Size Datasets, arXiv 2112.13492, section 3.2 (SPT).
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.norm = LayerNorm(name="norm")
+
+    def call(self, images, training=None):
+        """Projects the patches of images (B, H, W, C) to tokens (B, N, D); training makes no difference."""
+        height, width, half = images.shape[1], images.shape[2], self.patch_size // 2
+        padded = tf.pad(images, [(0, 0), (half, half), (half, half), (0, 0)])
+        moved = [padded[:, top:top + height, left:left + width] for top in (0, 2 * half) for left in (0, 2 * half)]
+        images = tf.concat([images, *moved], axis=3)                                       # (B, H, W, 5C)
+        return self.projection(self.norm(extract_patches(images, self.patch_size, self.patch_stride)))
+
+
+def as_tokens(maps):
+    """Gives maps (B, rows, columns, D) as tokens (B, N, D), row by row."""
+    _, rows, columns, width = maps.shape
+    return tf.reshape(maps, (-1, rows * columns, width))
+
+
+@keras.utils.register_keras_serializable("vision_transformer")
+class LearnedTokens(keras.layers.Layer):
+    """Puts `count` learned tokens among tokens (B, N, D), behind the first `after` of them: (B, count + N, D).
+
+    Sources: class token: arXiv 2010.11929, section 3.1; registers: Darcet et al., arXiv 2309.16588, section 2.2.
+    """
+
+    def __init__(self, count: int = 1, after: int = 0, **kwargs):
+        super().__init__(**kwargs)
+        self.count, self.after = count, after
+        self.initializer = keras.initializers.TruncatedNormal(stddev=0.02)
 
     def build(self, input_shape):
-        """Creates the token."""
-        self.token = self.add_weight(name="token", shape=(1, 1, input_shape[-1]),
-                                     initializer=keras.initializers.TruncatedNormal(stddev=0.02))
+        """Creates the tokens."""
+        self.token = self.add_weight(name="token", shape=(1, self.count, input_shape[-1]),
+                                     initializer=self.initializer)
         super().build(input_shape)
 
     def call(self, tokens):
-        """Adds the same token in front of each picture's."""
-        token = tf.cast(raw(self.token), tokens.dtype)
-        return tf.concat([tf.tile(token, (tf.shape(tokens)[0], 1, 1)), tokens], axis=1)
+        """Adds the same tokens to each picture's."""
+        token = tf.tile(tf.cast(raw(self.token), tokens.dtype), (tf.shape(tokens)[0], 1, 1))
+        front = [tokens[:, :self.after], token, tokens[:, self.after:]] if self.after else [token, tokens]
+        return tf.concat(front, axis=1)
+
+    def get_config(self):
+        """Gives the constructor's arguments."""
+        return {**super().get_config(), "count": self.count, "after": self.after}
 
 
 @keras.utils.register_keras_serializable("vision_transformer")
@@ -117,6 +183,25 @@ class PositionEmbedding(keras.layers.Layer):
     def call(self, tokens):
         """Adds the positions to tokens (B, N, D)."""
         return tokens + tf.cast(self.table.embeddings, tokens.dtype)
+
+    def get_config(self):
+        """Gives the constructor's arguments."""
+        return {**super().get_config(), "rows": self.rows, "columns": self.columns, "extra": self.extra,
+                "embedding_dim": self.embedding_dim}
+
+
+@keras.utils.register_keras_serializable("vision_transformer")
+class SinePositions(keras.layers.Layer):
+    """Adds to tokens (B, N, D) what PositionEmbedding begins with, and never learns. Source: the same."""
+
+    def __init__(self, rows: int, columns: int, extra: int, embedding_dim: int, **kwargs):
+        super().__init__(**kwargs)
+        self.rows, self.columns, self.extra, self.embedding_dim = rows, columns, extra, embedding_dim
+
+    def call(self, tokens):
+        """Adds the positions to tokens (B, N, D); none to the extra ones in front."""
+        table = sine_positions(self.rows, self.columns, self.embedding_dim)
+        return tokens + tf.constant(np.pad(table, [(self.extra, 0), (0, 0)]), tokens.dtype)
 
     def get_config(self):
         """Gives the constructor's arguments."""

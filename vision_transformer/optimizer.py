@@ -1,61 +1,180 @@
-"""Adam in plain TensorFlow: one element-wise update of all weights as a single flat vector.
+"""AdamW in plain TensorFlow: one element-wise update of all weights as a single flat vector.
 
 Why not Keras's: DirectML compiles a kernel for each of its updates whenever the learning rate changes, it costs
 hundreds of kernels a step, and its state differs between the two Kerases, so that no run could move between them.
 """
 from __future__ import annotations
 
+import contextlib
+
+import numpy as np
 import tensorflow as tf
 
-from .compat import raw
+from .compat import raw, weight_path
+from .precision import loss_scale_for_policy
+from .schedules import make_schedule
 
 
-class Adam:
-    """Adam (Kingma and Ba, arXiv 1412.6980, end of section 2) over `variables`, which must all be built.
+def only_kernels(path: str) -> bool:
+    """Tells whether a weight decays: matrices and filters; not biases, norms, scales, positions or tokens."""
+    return path.endswith("kernel")
 
-    `learning_rate` is a tf.Variable: set it between epochs. `state` names the variables that a resume needs.
-    A step whose gradient is not finite changes nothing, nor does any step after it; `failed_step` then holds its number
-    (-1 until then), so that the last good weights survive until the loop, which reads the device rarely, notices.
+
+class AdamW:
+    """Adam with decoupled weight decay over `variables`, which must all be built; without decay, plain Adam.
+
+    Args:
+        variables: what learns, as Keras's model.trainable_variables lists it.
+        learning_rate: becomes a tf.Variable; set that between epochs.
+        beta_1, beta_2, epsilon: Adam's, in the form at the end of section 2 of its paper.
+        weight_decay: share of a weight, times the learning rate in use, that each update takes away.
+        decays: function of a weight's path such as "block_0/mlp/expand/kernel"; tells whether it decays.
+        schedule: a Schedule, which gives the share of learning_rate to use at each step, counted in batches; None:
+            "plateau", all of it until the Trainer halves it.
+        clip_norm: a gradient whose norm over all weights is longer is shortened to this; 0: none is.
+        accumulation_steps: batches whose mean gradient makes one update, at the last of them.
+        average: how much of the weights' moving average each update keeps, (1 + t) / (10 + t) at most after t updates;
+            0: there is no average. Steps of accumulation don't count.
+        statistics: the model's other weights, such as model.non_trainable_variables; those of floating type, batch
+            normalization's, are averaged too.
+
+    `state` names the variables that a resume needs. A step whose gradient is not finite changes nothing, nor does any
+    step after it; `failed_step` then holds its number (-1 until then), so that the last good weights survive until the
+    loop, which reads the device rarely, notices. Under Keras's policy mixed_float16 there is a `loss_scale`, and such a
+    step is only skipped (in accumulation: its batch) until the scale has come down to 1.
+
+    Raises:
+        ValueError: a number that makes no sense.
+
+    Sources: Kingma and Ba, arXiv 1412.6980; Loshchilov and Hutter, arXiv 1711.05101, algorithm 2; Pascanu et al., arXiv
+    1211.5063 (clipping); Polyak and Juditsky, 1992 (averaging).
     """
 
-    def __init__(self, variables, learning_rate: float, beta_1: float = 0.9, beta_2: float = 0.999,
-                 epsilon: float = 1e-7):
-        if not learning_rate > 0:
-            raise ValueError(f"LEARNING_RATE is {learning_rate}; it must be above 0.")
+    def __init__(self, variables, learning_rate: float, *, beta_1: float = 0.9, beta_2: float = 0.999,
+                 epsilon: float = 1e-7, weight_decay: float = 0.0, decays=only_kernels, schedule=None,
+                 clip_norm: float = 0.0, accumulation_steps: int = 1, average: float = 0.0, statistics=()):
+        _check(learning_rate, beta_2, weight_decay, clip_norm, accumulation_steps, average)
         self.variables = [raw(v) for v in variables]
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
+        self.schedule = schedule or make_schedule("plateau", 1, 1)
+        self.clip_norm, self.accumulation_steps, self.average = clip_norm, accumulation_steps, average
         self._sizes = [v.shape.num_elements() for v in self.variables]
         self.mean = tf.Variable(tf.zeros(sum(self._sizes)), name="mean")
         self.square = tf.Variable(tf.zeros(sum(self._sizes)), name="square")
         self.state = {"mean": self.mean, "square": self.square}
+        self.decay = None
+        if weight_decay:
+            shares = [weight_decay * float(decays(weight_path(v))) for v in variables]
+            self.decay = tf.Variable(np.repeat(np.float32(shares), self._sizes), name="decay")
+        if accumulation_steps > 1:
+            self.state["gradient_sum"] = self.gradient_sum = tf.Variable(tf.zeros_like(self.mean), name="gradient_sum")
+        if average:
+            self._statistics = [raw(v) for v in statistics if raw(v).dtype.is_floating]
+            self._averaged = [*self.variables, *self._statistics]
+            self.state["average"] = self.averages = tf.Variable(_flat(self._averaged), name="average")
+        self.loss_scale = loss_scale_for_policy()
+        if self.loss_scale:
+            self.state.update(self.loss_scale.state)
         self.learning_rate = tf.Variable(float(learning_rate), name="learning_rate")
         self.failed_step = tf.Variable(-1.0, name="failed_step")
 
-    def apply(self, gradients, step):
-        """Moves the variables against `gradients`, one per variable, in step 0, 1, 2, ... (an int32 scalar).
+    def scaled(self, loss):
+        """Gives what to take the gradient of: the loss, under mixed_float16 times the loss scale."""
+        return loss * self.loss_scale.scale if self.loss_scale else loss
 
-        Gives a bool scalar: whether it did. All by `assign`: DirectML compiles assign_add and assign_sub at every call.
+    def apply(self, gradients, step):
+        """Takes in the gradients of the scaled loss, one per variable, of step 0, 1, 2, ... (an int32 scalar).
+
+        Gives a bool scalar: whether they counted. All by `assign`: DirectML compiles assign_add and assign_sub at every
+        call.
         """
         gradient = _flat(gradients)
+        if self.loss_scale:
+            gradient /= self.loss_scale.scale
         with tf.device("/CPU:0"), tf.name_scope("on_host"):                # where the step counter lives
-            count = tf.cast(step + 1, tf.float32)
-            correction = tf.sqrt(1 - tf.pow(self.beta_2, count)) / (1 - tf.pow(self.beta_1, count))
             number = tf.cast(step, tf.float32)
-        healthy = tf.math.is_finite(tf.reduce_sum(gradient)) & (self.failed_step < 0)
-        self.failed_step.assign(tf.where(healthy | (self.failed_step >= 0), self.failed_step, number))
+        finite = tf.math.is_finite(tf.reduce_sum(gradient))
+        healthy = finite & (self.failed_step < 0)
+        good = healthy | self.loss_scale.update(finite) if self.loss_scale else healthy
+        self.failed_step.assign(tf.where(good | (self.failed_step >= 0), self.failed_step, number))
+        if self.accumulation_steps == 1:
+            self._update(gradient, healthy, step, healthy)
+        else:
+            with tf.device("/CPU:0"), tf.name_scope("on_host"):
+                last = (step + 1) % self.accumulation_steps == 0
+            total = self.gradient_sum + tf.where(healthy, gradient / self.accumulation_steps, 0.0)
+            due = last & (self.failed_step < 0)
+            self.gradient_sum.assign(tf.where(due, 0.0, total))
+            # Made at each batch and mostly thrown away: tf.cond would spare a GPU 1 kernel in 11, at the price of
+            # control flow in the step.
+            self._update(total, due, step, healthy)
+        return healthy
 
+    def _update(self, gradient, due, step, healthy):
+        """Moves the variables, their moments and their average, if it is `due`; of a batch that is `healthy` or not."""
+        factor = self.schedule(step)
+        with tf.device("/CPU:0"), tf.name_scope("on_host"):
+            count = tf.cast((step + 1) // self.accumulation_steps, tf.float32)
+            correction = tf.sqrt(1 - tf.pow(self.beta_2, count)) / (1 - tf.pow(self.beta_1, count))
+            correction *= factor
+            newest = 1 - tf.minimum(self.average, count / (count + 9))             # t is count - 1
+        if self.clip_norm:
+            gradient *= self.clip_norm / tf.maximum(tf.norm(gradient), self.clip_norm)
         mean = self.beta_1 * self.mean + (1 - self.beta_1) * gradient
         square = self.beta_2 * self.square + (1 - self.beta_2) * tf.square(gradient)
         update = self.learning_rate * correction * mean / (tf.sqrt(square) + self.epsilon)
         weights = _flat(self.variables)
-        self.mean.assign(tf.where(healthy, mean, self.mean))
-        self.square.assign(tf.where(healthy, square, self.square))
-        weights = tf.where(healthy, weights - update, weights)
-        for variable, value in zip(self.variables, tf.split(weights, self._sizes)):
-            variable.assign(tf.reshape(value, variable.shape))
-        return healthy
+        if self.decay is not None:
+            update += self.learning_rate * factor * (self.decay * weights)
+        self.mean.assign(tf.where(due, mean, self.mean))
+        self.square.assign(tf.where(due, square, self.square))
+        weights = tf.where(due, weights - update, weights)
+        _spread(weights, self.variables)
+        if self.average:
+            now = weights
+            if self._statistics:        # what a batch that was skipped has made of them, the step takes back after this
+                kept = self.averages[sum(self._sizes):]
+                now = tf.concat([weights, tf.where(healthy, _flat(self._statistics), kept)], axis=0)
+            average = self.averages + newest * (now - self.averages)
+            self.averages.assign(tf.where(due, average, self.averages))
+
+    @contextlib.contextmanager
+    def averaged(self):
+        """While entered, the weights are their average; the very weights come back. Without an average: no change."""
+        if not self.average:
+            yield
+            return
+        kept = [v.numpy() for v in self._averaged]
+        _spread(self.averages, self._averaged)
+        try:
+            yield
+        finally:
+            for variable, value in zip(self._averaged, kept):
+                variable.assign(value)
 
 
 def _flat(tensors):
     """Joins tensors into one vector; sparse gradients become dense first."""
     return tf.concat([tf.reshape(tf.convert_to_tensor(t), [-1]) for t in tensors], axis=0)
+
+
+def _spread(vector, variables) -> None:
+    """Assigns the parts of one vector to variables."""
+    parts = tf.split(vector, [v.shape.num_elements() for v in variables])
+    for variable, value in zip(variables, parts):
+        variable.assign(tf.reshape(value, variable.shape))
+
+
+def _check(learning_rate, beta_2, weight_decay, clip_norm, accumulation_steps, average) -> None:
+    """Raises ValueError, one sentence for each number that can be wrong; NaN is wrong everywhere."""
+    if not learning_rate > 0:
+        raise ValueError(f"LEARNING_RATE is {learning_rate}; it must be above 0.")
+    for name, value in (("WEIGHT_DECAY", weight_decay), ("CLIP_NORM", clip_norm)):
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{name} is {value}; it must be at least 0, which is none.")
+    if not 0 <= beta_2 < 1:
+        raise ValueError(f"BETA_2 is {beta_2}; it is a share: at least 0 and below 1, such as 0.999.")
+    if accumulation_steps < 1:
+        raise ValueError(f"ACCUMULATION_STEPS is {accumulation_steps}; it must be at least 1.")
+    if not 0 <= average < 1:
+        raise ValueError(f"AVERAGE is {average}; it is a share: at least 0, which is none, and below 1.")

@@ -30,14 +30,15 @@ import safetensors
 from safetensors.numpy import save as safetensors_bytes
 
 from . import devices
+from .architectures import build_model
 from .compat import raw, weight_path
 from .installation import from_here
-from .model import VisionTransformer
+from .picture_classifier import PictureClassifier
 
 FORMAT = 1              # of config.json; a higher number is from a newer version of this package
 # What a resumed run may do otherwise than it began; anything else would make it another run.
 MAY_CHANGE = {"RESUME", "EPOCHS", "LEARNING_RATE", "PATIENCE", "MINIMUM_LEARNING_RATE", "EARLY_STOPPING", "SAVE_EVERY",
-              "DATA_DIR", "DEBUG"}
+              "TEST_FLIP", "DATA_DIR", "DEBUG"}
 
 
 class RunError(ValueError):
@@ -122,10 +123,10 @@ class Run:
         for name, variable in weights.items():
             variable.assign(tensors[name])
 
-    def load_model(self) -> VisionTransformer:
+    def load_model(self) -> PictureClassifier:
         """Makes the run's model, with its best weights."""
         try:
-            model = VisionTransformer(**self.read("model"))
+            model = build_model(**self.read("model"))
         except (TypeError, ValueError) as error:
             raise RunError(f"{self.path / 'config.json'} describes no model that can be built: {error}") from error
         self.load_weights(model)
@@ -170,11 +171,17 @@ def resumed(settings):
     if changed:
         raise RunError(f"{settings.RESUME} was begun with {changed[0]} {constants.get(changed[0])!r}, which can't "
                        f"become {getattr(settings, changed[0])!r} on the way; leave the flag out, or begin a new run.")
-    for name, value in settings.as_dict().items():
-        kept = constants.get(name, value)
-        if name not in settings.given and name != "RESUME" and kept != value:
-            print(f"note: the run goes on with its own {name} {kept!r}, not the script's {value!r}")
-            setattr(settings, name, kept)
+    kept = {name: constants.get(name, value) for name, value in settings.as_dict().items()
+            if name not in settings.given and name != "RESUME"}
+    others = [f"{name} {value!r} ({getattr(settings, name)!r})" for name, value in kept.items()
+              if value != getattr(settings, name)]
+    if others:
+        print(f"note: the run goes on with its own constants, not the script's (in brackets): {', '.join(others)}")
+    vars(settings).update(kept)
+    schedule = vars(settings).get("SCHEDULE")
+    if schedule in ("cosine", "one-cycle", "step") and constants["EPOCHS"] != settings.EPOCHS:
+        print(f"note: SCHEDULE {schedule} now stretches over {settings.EPOCHS} epochs; the learning rate goes "
+              "on from where it would then be, which is a jump")
     return settings
 
 

@@ -25,11 +25,15 @@ from typing import Any, Callable, Iterable, NamedTuple
 
 
 class Settings(SimpleNamespace):
-    """One attribute per constant, plus `given`: the names (a frozenset) that came from the command line."""
+    """One attribute per constant; `given`: the names that came from the command line; `headings`: name -> heading."""
 
     def as_dict(self) -> dict[str, int | float | bool | str]:
         """Constant's name -> value, in the script's order; JSON can hold it."""
         return {name: value for name, value in vars(self).items() if name.isupper()}
+
+    def below(self, heading: str) -> dict[str, int | float | bool | str]:
+        """The constants below `# --- heading ---`, named as a function's arguments: {"patch_size": 4, ...}."""
+        return {name.lower(): value for name, value in self.as_dict().items() if self.headings[name] == heading}
 
 
 class Constant(NamedTuple):
@@ -165,7 +169,7 @@ def read_settings(script: str | Path, arguments: list[str] | None = None) -> Set
     typed = vars(namespace)
     values = {constant.name: _convert(parser, constant, typed[constant.name])
               if constant.name in typed else constant.default for constant in constants}
-    return Settings(**values, given=frozenset(typed))
+    return Settings(**values, given=frozenset(typed), headings={c.name: c.group for c in constants})
 
 
 def _parser(name: str, description: str, constants: list[Constant]) -> _Parser:

@@ -12,19 +12,19 @@ the step, and `fit` reads the device back at every batch, which makes a DirectML
 """
 from __future__ import annotations
 
+import functools
 import math
 import signal
 import threading
 import time
 
-import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 from tqdm import tqdm
 
-from .batches import evaluation_batches
-from .compat import raw
+from .precision import sees_directml
 from .runs import weights_by_name
+from .steps import compiled_step, compiled_steps
 
 READ_EVERY = 20         # steps between looks at the device: each look waits for it, none lets its memory grow
 
@@ -42,81 +42,46 @@ def seed_everything(seed: int, deterministic: bool) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-class Classification:
-    """Learning which of K classes a picture shows: cross-entropy on logits, top-1 and top-k accuracy."""
-
-    def __init__(self, model, top_k: int, batch_size: int):
-        classes = model.config["num_classes"]
-        if not 1 < top_k <= classes:
-            raise ValueError(f"TOP_K {top_k} makes no sense for {classes} classes; choose from 2 to {classes}.")
-        self.model, self.top_k, self.batch_size = model, top_k, batch_size
-        self.figures = ("loss", "accuracy", f"top_{top_k}_accuracy")
-        shape = (batch_size, *model.config["image_shape"])
-        self.predict_step = tf.function(lambda images: model(images, training=False),
-                                        input_signature=[tf.TensorSpec(shape, tf.uint8)])
-
-    def loss(self, batch, step):
-        """Gives the mean loss of batch (images (B, H, W, C), labels (B,)) and the vector of figures."""
-        images, labels = batch
-        self.model.step.assign(step)                                # the dropout masks are this step's
-        logits = self.model(images, training=True)                                         # (B, K)
-        # By one-hot labels and comparisons: deterministic, the sparse loss would sum on a DirectML device's host, and
-        # in_top_k's k is an input that such a device reads back.
-        right = tf.one_hot(labels, logits.shape[1])                                        # (B, K)
-        loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(right, logits))
-        own = tf.reduce_sum(right * logits, axis=1, keepdims=True)                         # (B, 1)
-        worse = tf.reduce_sum(tf.cast(logits <= own, tf.float32), axis=1)                  # with the right one itself
-        hits = [tf.reduce_mean(tf.cast(worse > logits.shape[1] - k, tf.float32)) for k in (1, self.top_k)]
-        return loss, tf.stack([loss, *hits])
-
-    def predict(self, images) -> np.ndarray:
-        """Gives the logits (n, K) of all uint8 images (n, H, W, C)."""
-        return np.concatenate([self.predict_step(batch).numpy()[:int(count)]
-                               for batch, count in evaluation_batches(images, self.batch_size)])
-
-    def evaluate(self, split) -> dict:
-        """Gives the figures over all pictures of a split, none left out."""
-        return dict(zip(self.figures, classification_figures(self.predict(split.images), split.labels, self.top_k)))
-
-
-def classification_figures(logits, labels, top_k: int) -> list:
-    """Gives [mean cross-entropy, accuracy, top-k accuracy] of logits (n, K) and labels (n,)."""
-    own = logits[np.arange(len(labels)), labels]
-    highest = logits.max(axis=1)
-    loss = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1)) - own
-    better = (~(logits <= own[:, None])).sum(axis=1)        # how many classes look likelier; all, if logits are NaN
-    return [float(loss.mean()), float((better == 0).mean()), float((better < top_k).mean())]
-
-
 class Trainer:
     """The loop: gradients of the task's loss to the optimizer; each epoch validates, logs, saves.
 
     Args:
         task: see the file's docstring.
-        optimizer: its `apply(gradients, step)` gives whether the step was healthy; see optimizer.py.
+        optimizer: an AdamW; with an average, that is what is validated and kept as the best weights.
         steps_per_epoch, epochs: the length of the training.
-        patience: epochs without a better validation accuracy after which the learning rate is halved.
+        patience: epochs without a better validation accuracy after which the learning rate is halved, if the
+            optimizer's schedule is "plateau".
         minimum_learning_rate: halving ends here.
         early_stopping: epochs without a better validation accuracy after which training ends; 0: never.
         save_every: steps between saves of all that a resume needs; the end of each epoch saves too.
+        sam_rho: radius of sharpness-aware minimization, at twice the cost of a step; 0: none.
+        steps_per_execution: steps made in one call of the compiled function, fewer where a save, a look at the device
+            or the end of an epoch comes first.
+        xla: the step is compiled by XLA.
 
     Raises:
-        ValueError: a number below what makes sense.
+        ValueError: a number below what makes sense, or XLA on a DirectML device.
     """
 
     def __init__(self, task, optimizer, *, steps_per_epoch: int, epochs: int, patience: int,
-                 minimum_learning_rate: float, early_stopping: int, save_every: int):
+                 minimum_learning_rate: float, early_stopping: int, save_every: int, sam_rho: float = 0.0,
+                 steps_per_execution: int = 1, xla: bool = False):
         for name, value, least in (("EPOCHS", epochs, 1), ("PATIENCE", patience, 1), ("SAVE_EVERY", save_every, 1),
-                                   ("EARLY_STOPPING", early_stopping, 0),
+                                   ("EARLY_STOPPING", early_stopping, 0), ("SAM_RHO", sam_rho, 0),
+                                   ("STEPS_PER_EXECUTION", steps_per_execution, 1),
                                    ("MINIMUM_LEARNING_RATE", minimum_learning_rate, 0)):
-            if value < least:
+            if not least <= value < math.inf:
                 raise ValueError(f"{name} is {value}; it must be at least {least}.")
+        if xla and sees_directml():
+            raise ValueError("XLA is true, but there is no XLA compiler for DirectML; set XLA to false.")
         self.task, self.optimizer = task, optimizer
         self.steps_per_epoch, self.epochs, self.patience = steps_per_epoch, epochs, patience
         self.minimum_learning_rate, self.early_stopping = minimum_learning_rate, early_stopping
-        self.save_every = save_every
+        self.save_every, self.sam_rho = save_every, sam_rho
+        self.steps_per_execution, self.xla = steps_per_execution, xla
+        self.halves = optimizer.schedule.name == "plateau"
         self.base_learning_rate = float(f"{optimizer.learning_rate.numpy():.7g}")       # of float32, as typed
-        if minimum_learning_rate > self.base_learning_rate:
+        if self.halves and minimum_learning_rate > self.base_learning_rate:
             raise ValueError(f"MINIMUM_LEARNING_RATE {minimum_learning_rate:g} is above LEARNING_RATE "
                              f"{self.base_learning_rate:g}; lower it.")
         self.totals = tf.Variable(tf.zeros(len(task.figures)), name="totals")   # figures summed over the epoch so far
@@ -143,17 +108,8 @@ class Trainer:
         return self.base_learning_rate * self.state["learning_rate_scale"]
 
     def train_step(self, batches):
-        """Gives the tf.function of one step on batches such as these: loss, gradient, update, figures."""
-        weights = [raw(v) for v in self.task.model.trainable_variables]
-
-        @tf.function(input_signature=tf.nest.flatten(batches.element_spec))
-        def train_step(step, *batch):
-            with tf.GradientTape() as tape:
-                loss, figures = self.task.loss(batch, step)
-            healthy = self.optimizer.apply(tape.gradient(loss, weights), step)
-            self.totals.assign(tf.where(healthy, self.totals + figures, self.totals))
-
-        return train_step
+        """Gives the tf.function of one step on batches such as these."""
+        return compiled_step(self.task, self.optimizer, self.totals, batches, sam_rho=self.sam_rho, xla=self.xla)
 
     def train(self, batches, validation) -> None:
         """Trains on batches of (step, images, labels) that start at `self.step`; validates on a whole split.
@@ -162,23 +118,36 @@ class Trainer:
             TrainingFailed: at a step whose gradient is not finite; the last save and the best weights stay.
             KeyboardInterrupt: after Ctrl-C, once the step is finished and saved; a second Ctrl-C doesn't wait.
         """
-        train_step = self.train_step(batches)
         writer = tf.summary.create_file_writer(str(self.run.path / "tensorboard"))
         self._clock = time.monotonic() - self.state["seconds"], time.process_time() - self.state["cpu_seconds"]
         with tqdm(total=self.epochs * self.steps_per_epoch, initial=self.step, unit="step", leave=False,
                   dynamic_ncols=True, disable=None) as bar, _CtrlC() as ctrl_c:     # None: a bar on a terminal only
-            for batch in batches:
+            for steps, make_them in self._executions(batches):
                 if self._waited_enough():
                     print(f"no better validation accuracy for {self.early_stopping} epochs: training ends early")
                     break
-                train_step(*batch)
-                self.step += 1
-                bar.update()
+                make_them()
+                self.step += steps
+                bar.update(steps)
                 self._after_step(bar, validation, writer)
                 if ctrl_c.pressed:
                     self._read((self.step - 1) % self.steps_per_epoch + 1)      # is all well with what is saved now?
                     self._save()
                     raise KeyboardInterrupt(f"stopped after step {self.step}; to go on: {self.run.resume_command}")
+
+    def _executions(self, batches):
+        """Yields how many steps come next, and a function that makes them in one call of a compiled one."""
+        train_step = self.train_step(batches)
+        if self.steps_per_execution == 1:
+            for batch in batches:
+                yield 1, functools.partial(train_step, *batch)
+            return
+        train_steps, stream = compiled_steps(train_step, batches), iter(batches)
+        while self.step < self.epochs * self.steps_per_epoch:
+            done = self.step % self.steps_per_epoch
+            steps = min(self.steps_per_execution, self.steps_per_epoch - done, READ_EVERY - done % READ_EVERY,
+                        self.save_every - self.step % self.save_every)
+            yield steps, functools.partial(train_steps, stream, tf.constant(steps))
 
     def _after_step(self, bar, validation, writer) -> None:
         """Looks at the device where it is time to, saves where it is time to, ends the epoch where it ends."""
@@ -188,7 +157,7 @@ class Trainer:
             trained = self._read(done)
             bar.set_postfix({name: f"{value:.4f}" for name, value in trained.items()})
         if ended:
-            row = self._end_epoch(trained, self.task.evaluate(validation), writer)
+            row = self._end_epoch(trained, validation, writer)
             with tqdm.external_write_mode():
                 print(self._line(row), flush=True)
         elif saves:
@@ -198,10 +167,13 @@ class Trainer:
         """Reads the means of the epoch so far from the device; raises TrainingFailed if a step went wrong."""
         failed = int(self.optimizer.failed_step.numpy())
         if failed < 0:
-            return dict(zip(self.task.figures, (self.totals.numpy() / done).tolist()))
+            scale = self.optimizer.loss_scale
+            counted = done - scale.skipped.numpy() if scale else done
+            return dict(zip(self.task.figures, (self.totals.numpy() / max(counted, 1)).tolist()))
         # No new save here: from the very step before, the same step would only fail again.
         if not self.run.has_weights():
-            self.run.save_weights(self.task.model)      # as they were before that step
+            with self.optimizer.averaged():
+                self.run.save_weights(self.task.model)      # as they were before that step
         lower = f"--learning-rate {self.base_learning_rate / 2:g}"
         begin = f"begin again with a lower learning rate: {lower}"
         raise TrainingFailed(
@@ -210,23 +182,30 @@ class Trainer:
             + (f"from the last save: {self.run.resume_command} {lower}; if that fails too, " if self.run.has_state()
                else "") + begin)
 
-    def _end_epoch(self, trained: dict, validated: dict, writer) -> dict:
-        """Keeps the best weights, halves the learning rate where nothing gets better, logs, saves; gives the row."""
+    def _end_epoch(self, trained: dict, validation, writer) -> dict:
+        """Validates, keeps the best weights, halves the learning rate where nothing gets better; gives the row."""
         state, epoch = self.state, self.step // self.steps_per_epoch
+        with self.optimizer.averaged():
+            validated = self.task.evaluate(validation)
+            better = validated["accuracy"] > state["best_accuracy"]
+            if better:
+                self.run.save_weights(self.task.model)
         self._look_at_clock()
-        row = {"epoch": epoch, "step": self.step, "learning_rate": self.learning_rate,
+        row = {"epoch": epoch, "step": self.step,
+               "learning_rate": self.learning_rate * float(self.optimizer.schedule(self.step - 1)),
                **trained, **{f"val_{name}": value for name, value in validated.items()},
                "seconds": round(state["seconds"], 1), "cpu_seconds": round(state["cpu_seconds"], 1)}
         state["history"].append(row)
-        if row["val_accuracy"] > state["best_accuracy"]:
+        if better:
             state["best_accuracy"], state["best_epoch"] = row["val_accuracy"], epoch
-            self.run.save_weights(self.task.model)
-        elif epoch - max(state["best_epoch"], state["halved_epoch"]) >= self.patience:
+        elif self.halves and epoch - max(state["best_epoch"], state["halved_epoch"]) >= self.patience:
             state["halved_epoch"] = epoch
             state["learning_rate_scale"] = max(state["learning_rate_scale"] / 2,
                                                self.minimum_learning_rate / self.base_learning_rate)
             self.optimizer.learning_rate.assign(self.learning_rate)
         self.totals.assign(tf.zeros_like(self.totals))
+        if self.optimizer.loss_scale:
+            self.optimizer.loss_scale.skipped.assign(0.0)
         with writer.as_default(step=epoch):
             for name, value in row.items():
                 if name not in ("epoch", "step"):

@@ -22,7 +22,7 @@ STRETCHES = 5           # of time, each with its own rate, so that the spread is
 MARGIN = 0.1            # a part limits if it is slower than the other by more than this share
 OVERLAP = 0.8           # of the slower part's rate: a GPU's training below it loses time between the two parts
 AUGMENTATIONS = ("FLIP_HORIZONTAL", "FLIP_VERTICAL", "ROTATION", "SHEAR", "ZOOM", "TRANSLATION", "CONTRAST",
-                 "BRIGHTNESS", "SATURATION", "HUE", "ERASING")
+                 "BRIGHTNESS", "SATURATION", "HUE", "ERASING", "POLICY", "MIXUP", "CUTMIX")
 
 
 def add_arguments(parser) -> None:
@@ -176,8 +176,11 @@ def _pipeline_advice(constants, on_gpu) -> list:
     on = {name: constants[name] for name in AUGMENTATIONS if constants.get(name)}
     if not on:
         return ["  no augmentation is on: what is left is shuffling, batching and converting"]
-    lines = [f"  augmentations on: {', '.join(f'{name} {value:g}' for name, value in on.items())}",
-             f"  what one costs: this command again without it, e.g. with {flag_of(next(iter(on)))} 0"]
+    shown = {name: value if isinstance(value, str) else f"{value:g}" for name, value in on.items()}
+    first = next(iter(on))
+    off = "=" if isinstance(on[first], str) else " 0"          # not '': cmd.exe would pass the two quotes
+    lines = [f"  augmentations on: {', '.join(f'{name} {value}' for name, value in shown.items())}",
+             f"  what one costs: this command again without it, e.g. with {flag_of(first)}{off}"]
     return [*lines, "  more CPU cores make more pictures"] if on_gpu else lines
 
 

@@ -1,15 +1,16 @@
 """Evaluates a run's best weights on the whole test set: accuracy, per class, and confusion.png in the run folder."""
 from __future__ import annotations
 
+from ..classification import Classification
 from ..datasets import load_dataset
 from ..report import report_test
 from ..runs import Run
-from ..training import Classification
 
 
 def add_arguments(parser) -> None:
     """Adds this command's arguments."""
     parser.add_argument("run", metavar="RUN", help="a run folder, such as runs/cifar10-001")
+    parser.add_argument("--flip", action="store_true", help="also with each picture's mirror image, averaged")
     parser.add_argument("--data-dir", help="where the data lies now (default: where it lay in training)")
 
 
@@ -22,7 +23,7 @@ def run(arguments) -> int:
     if data.fingerprint != seen:
         print(f"note: these are not the pictures of the training (fingerprint {data.fingerprint}, then {seen})")
     task = Classification(model, constants["TOP_K"], constants["BATCH_SIZE"])
-    figures = report_test(run, task, data)
+    figures = report_test(run, task, data, arguments.flip)
     width = max(map(len, data.class_names))
     for name, share in figures["per_class"].items():
         print(f"  {name:{width}}  {share:7.2%}")

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from ..classification import Classification
 from ..runs import Run
-from ..training import Classification
 
 PICTURES_AT_A_TIME = 64                 # so that ten thousand files need no more memory than these
 

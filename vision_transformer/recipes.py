@@ -1,0 +1,72 @@
+"""Ready-made choices: RECIPE and SIZE stand for other constants that go well together.
+
+A flag on the command line beats both, SIZE beats RECIPE, RECIPE beats the constants of the script.
+"""
+from __future__ import annotations
+
+from .settings import flag_of, nearest
+from .sizes import named_size
+
+_CROP_AND_FLIP = {"CONTRAST": 0.0, "BRIGHTNESS": 0.0, "SATURATION": 0.0, "DROPOUT": 0.0, "CLASSIFIER_DROPOUT": 0.0}
+_SEQUENCE = {"POOL": "sequence", "CLASSIFIER": "linear"}
+RECIPES = {
+    # The scripts as they stand; those for CIFAR have the documented constants of Microsoft's sample.
+    "sample": {},
+    # CCT-2/3x2 (Hassani et al., arXiv 2104.05704, appendix A), which trains for 200 epochs; TrivialAugment, which needs
+    # no tuning, in place of AutoAugment's fixed policy.
+    "compact": {
+        "EMBEDDING": "compact", "STEM_WIDTHS": "64", "NUMBER_OF_LAYERS": 2, "EMBEDDING_DIM": 128, "NUM_HEADS": 2,
+        "MLP_HIDDEN_DIM": 128, **_SEQUENCE, **_CROP_AND_FLIP, "STOCHASTIC_DEPTH": 0.1, "POLICY": "trivial",
+        "BATCH_SIZE": 128, "LEARNING_RATE": 5e-4, "SCHEDULE": "cosine", "WARMUP_EPOCHS": 5.0, "WEIGHT_DECAY": 0.03,
+        "LABEL_SMOOTHING": 0.1, "EPOCHS": 200},
+    # The most accuracy for the least compute: a thin CNN whose small feature map attention looks at; docs/results.md.
+    "hybrid": {
+        "EMBEDDING": "hybrid", "STEM_WIDTHS": "32-96-192", "WHITENING": True, "NUMBER_OF_LAYERS": 2,
+        "EMBEDDING_DIM": 192, "NUM_HEADS": 4, "MLP_HIDDEN_DIM": 384, **_SEQUENCE, **_CROP_AND_FLIP,
+        "FLIP_HORIZONTAL": 0.0, "ALTERNATING_FLIP": True, "BATCH_SIZE": 256, "LEARNING_RATE": 5e-3,
+        "SCHEDULE": "one-cycle", "WEIGHT_DECAY": 0.05, "BETA_2": 0.99, "LABEL_SMOOTHING": 0.1, "EPOCHS": 12,
+        "VALIDATION_SHARE": 0.05},
+}
+
+
+def with_recipe(settings):
+    """Gives settings with what their RECIPE and SIZE stand for, but for constants given by a flag; prints what changed.
+
+    A run that is resumed has its constants already.
+
+    Raises:
+        ValueError: no such recipe or size, a constant that the script lacks, or two that contradict each other.
+    """
+    if not settings.RESUME:
+        near = nearest(settings.RECIPE, RECIPES)
+        if settings.RECIPE not in RECIPES:
+            raise ValueError(f"RECIPE {settings.RECIPE!r} is not known; choose one of {', '.join(RECIPES)}"
+                             f"{f' (did you mean {near}?)' if near else ''}.")
+        _replace(settings, f"recipe {settings.RECIPE}", RECIPES[settings.RECIPE])
+        _replace(settings, f"size {settings.SIZE}",
+                 {name.upper(): value for name, value in named_size(settings.SIZE).items()})
+        if settings.SIZE and settings.ARCHITECTURE != "vit":
+            raise ValueError(f"SIZE {settings.SIZE!r} is a size of ARCHITECTURE 'vit', not {settings.ARCHITECTURE!r}; "
+                             "leave it empty.")
+        if settings.ALTERNATING_FLIP and settings.FLIP_HORIZONTAL:
+            raise ValueError("ALTERNATING_FLIP takes the place of FLIP_HORIZONTAL, which is "
+                             f"{settings.FLIP_HORIZONTAL:g}; set one of the two to 0.")
+    return settings
+
+
+def _replace(settings, what: str, constants: dict) -> None:
+    """Sets the constants that no flag gave, and prints the names and values of those that change.
+
+    Recipes and sizes are for a Vision Transformer: another architecture takes only what isn't the model's.
+    """
+    replaced, model = [], settings.below("model") if settings.ARCHITECTURE != "vit" else ()
+    for name, value in constants.items():
+        if name.lower() in model:
+            continue
+        if not hasattr(settings, name):
+            raise ValueError(f"{what} sets {name}, which this script doesn't have; write {name} = {value!r} into it.")
+        if name not in settings.given and getattr(settings, name) != value:
+            replaced.append(f"{flag_of(name)} {value} (was {getattr(settings, name)})")
+            setattr(settings, name, value)
+    if replaced:
+        print(f"{what}: {', '.join(replaced)}")
