@@ -4,8 +4,8 @@ import tensorflow as tf
 from tensorflow import keras
 
 from vision_transformer import directml
+from vision_transformer.blocks import Attention
 from vision_transformer.dry_run import dry_run, until_training
-from vision_transformer.model import Attention
 
 FLOAT, INT64 = tf.TensorSpec((4, 6)), tf.TensorSpec((4, 6), tf.int64)
 
@@ -104,7 +104,7 @@ class OurAttention(keras.layers.Layer):
 def test_a_planted_multi_head_attention_is_named_with_its_mend():
     theirs = {f.op: f for f in of_keras_model(lambda x: keras.layers.MultiHeadAttention(2, 7)(x, x), 3, "sgd")}
     assert theirs["Einsum"].problem == "leaves the GPU" and theirs["Einsum"].count >= 6
-    assert "vision_transformer.model.Attention" in theirs["Einsum"].mend
+    assert "vision_transformer.blocks.Attention" in theirs["Einsum"].mend
     assert any("multi_head_attention" in name for name in theirs["Einsum"].names)
     assert "Einsum" not in [f.op for f in of_keras_model(OurAttention(), 3, "sgd")]
 

@@ -49,9 +49,9 @@ LOOK_UP = "add the whole table: positions 0..N-1 need no look-up (vision_transfo
 ON_HOST = 'compute it from the step counter under tf.device("/CPU:0"), or change it once an epoch'
 MENDS = {
     "Einsum": "write the product with tf.matmul and tf.transpose: keras.layers.MultiHeadAttention and EinsumDense use "
-              "Einsum, vision_transformer.model.Attention does not",
+              "Einsum, vision_transformer.blocks.Attention does not",
     "AssignAddVariableOp": "write v.assign(v + x) in place of v.assign_add(x); Keras's fit, metrics and experimental "
-                           "optimizers use it, vision_transformer's Trainer and Adam do not",
+                           "optimizers use it, vision_transformer's Trainer and AdamW do not",
     "AssignSubVariableOp": "write v.assign(v - x) in place of v.assign_sub(x); Keras 3's optimizers use it, "
                            "vision_transformer.AdamW does not",
     "ResourceApplyAdam": "take vision_transformer.AdamW: Keras's reads its scalars back at each step",

@@ -12,7 +12,6 @@ from __future__ import annotations
 from tensorflow import keras
 
 from .blocks import ATTENTIONS, NORMS, Block, LayerNorm
-from .blocks import Attention as Attention
 from .embedding import (
     POSITIONS,
     ConvolutionEmbedding,
