@@ -1,6 +1,7 @@
 """Formulas written out in numpy, which the tests hold the layers against."""
 import numpy as np
 import scipy.special
+import tensorflow as tf
 
 from vision_transformer.compat import raw, weight_path
 
@@ -46,6 +47,17 @@ def halve(x):
 
 def random(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def assert_survives_its_config(layer, *inputs):
+    """A copy made of a layer's config has that config, and with its weights the same outputs."""
+    before = tf.nest.flatten(layer(*inputs))
+    copy = type(layer).from_config(layer.get_config())
+    assert copy.get_config() == layer.get_config()
+    copy(*inputs)
+    copy.set_weights(layer.get_weights())
+    for one, other in zip(before, tf.nest.flatten(copy(*inputs))):
+        np.testing.assert_array_equal(one, other)
 
 
 def randomize(layer, seed=1):

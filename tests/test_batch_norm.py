@@ -1,6 +1,7 @@
 """Batch normalization against the formula and against Keras's own: values, gradients, kept statistics, also by XLA."""
 import numpy as np
 import pytest
+import reference
 import tensorflow as tf
 from reference import random
 from tensorflow import keras
@@ -74,11 +75,7 @@ def test_statistics_are_weights_but_not_trained():
     assert [tuple(v.shape) for v in layer.trainable_variables] == [(7,)] * 2
     assert [tuple(v.shape) for v in layer.non_trainable_variables] == [(7,)] * 2
     train(layer)
-    copy = BatchNorm.from_config(layer.get_config())
-    copy(X)
-    copy.set_weights(layer.get_weights())
-    np.testing.assert_array_equal(copy(X), layer(X))
-    assert copy.get_config() == layer.get_config()
+    reference.assert_survives_its_config(layer, X)
 
 
 @pytest.mark.parametrize("policy, dtype", [("mixed_bfloat16", tf.bfloat16), ("mixed_float16", tf.float16)])

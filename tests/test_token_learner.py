@@ -39,11 +39,4 @@ def test_learned_tokens_equal_the_papers_formula(version, extra):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_layer_survives_its_config_and_gives_the_same_output(version):
-    layer, x = TokenLearner(version, 2, 3, 5, 1), random(4, 16, 7)
-    before = layer(x)
-    copy = TokenLearner.from_config(layer.get_config())
-    assert copy.get_config() == layer.get_config()
-    copy(x)
-    copy.set_weights(layer.get_weights())
-    for one, other in zip(before, copy(x)):
-        np.testing.assert_array_equal(one, other)
+    reference.assert_survives_its_config(TokenLearner(version, 2, 3, 5, 1), random(4, 16, 7))
