@@ -21,7 +21,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -31,9 +30,10 @@ import numpy as np
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from child import Child
+
 BATCH, SIDE = 512, 32
 TURNS, SECONDS = 5, 0.7         # of each row; CPU seconds of a turn, or as long as two batches take
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), "1")
 
 CROP = {"flip_horizontal": 0.5, "translation": 0.125}
 COLOURS = {"contrast": 0.2, "brightness": 0.1, "saturation": 0.2}
@@ -104,23 +104,19 @@ def take(batches) -> int:
     return pictures
 
 
-class Child:
+class File:
     """A file's process, run by a Python that has its libraries."""
 
     def __init__(self, file: str, python: str):
-        self.process = subprocess.Popen(
-            [python, __file__, "--serve", file], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8",
-            stderr=subprocess.DEVNULL, env={**os.environ, **ONE_THREAD})
-        line = self.process.stdout.readline()
-        if not line:
+        self.child = Child(python, __file__, file)
+        if self.child.facts is None:
             raise RuntimeError(f"{file} does not run here; {python} {__file__} --serve {file} shows why")
-        self.versions, self.rows, self.prepared = json.loads(line)
+        self.versions, self.rows, self.prepared = self.child.facts
         self.rates = {number: [] for number in self.prepared}
 
     def turn(self, number: int) -> None:
         """Has it measure a row once."""
-        print(number, file=self.process.stdin, flush=True)
-        self.rates[number].append(float(self.process.stdout.readline()))
+        self.rates[number].append(self.child.ask(number))
 
 
 # ------------------------------------------------------------------------------------------ the table
@@ -128,7 +124,7 @@ def compare(pythons: dict) -> None:
     """Measures the rows of files by turns, each file by its Python, and prints the table."""
     from vision_transformer.installation import cpu_name
 
-    children = [Child(file, python) for file, python in pythons.items()]
+    children = [File(file, python) for file, python in pythons.items()]
     for _ in range(TURNS):
         for child in children:
             for number in child.prepared:
@@ -146,7 +142,7 @@ def compare(pythons: dict) -> None:
             figures = [f"{medians[row]:,.0f} ({turns[0]:,.0f} to {turns[-1]:,.0f})",
                        f"{medians[row] / medians[SAMPLE, AS_IT_IS]:.3g}"] if turns else ["", ""]
             print("| " + " | ".join([way, name, *figures, remark]) + " |")
-        child.process.stdin.close()
+        child.child.end()
     print("\nAll of this project's transforms reach "
           f"{medians[OURS_ALONE, 'all'] / medians[RESAMPLING, 'all']:.0%} of the rate of {RESAMPLING}.")
 

@@ -41,7 +41,7 @@ def ours(folder: str, *flags: str) -> None:
 def sample(folder: str) -> None:
     """What the sample computes until then."""
     from pipeline_sample import sample_batches
-    from train_step import sample_model
+    from train_step_tensorflow import sample_model
 
     from vision_transformer.datasets import load_dataset
 

@@ -88,14 +88,14 @@ def test_a_files_process_tells_its_rows_and_measures_those_it_is_asked_for(monke
     assert rates == [pipeline.BATCH / 2, pipeline.BATCH / 5]
 
 
-class Child:
+class File:
     """Has five rows, and never turns to the same one twice in a row."""
 
     def __init__(self, file, python):
         self.versions, self.prepared = {file: python}, [0, 1, 2, 3]
         self.rows = [["mine", "all", "hue"], [pipeline.OURS_ALONE, "all", ""], [pipeline.RESAMPLING, "all", ""],
                      [pipeline.SAMPLE, pipeline.AS_IT_IS, ""], ["theirs", "", "not installed here"]]
-        self.rates, self.process = {number: [] for number in self.prepared}, SimpleNamespace(stdin=io.StringIO())
+        self.rates, self.child = {number: [] for number in self.prepared}, SimpleNamespace(end=lambda: None)
         self.last = None
 
     def turn(self, number):
@@ -106,7 +106,7 @@ class Child:
 
 
 def test_the_table_has_medians_spread_and_ratios(monkeypatch, capsys):
-    monkeypatch.setattr(pipeline, "Child", Child)
+    monkeypatch.setattr(pipeline, "File", File)
     pipeline.compare({"this file": "this python"})
     printed = capsys.readouterr().out
     assert "this file this python" in printed and "of 5 turns" in printed
@@ -121,7 +121,7 @@ def test_the_table_has_medians_spread_and_ratios(monkeypatch, capsys):
 
 def test_a_file_that_does_not_run_says_how_to_see_why():
     with pytest.raises(RuntimeError, match=r"^--nothing does not run here; .* --serve --nothing shows why$"):
-        pipeline.Child("--nothing", sys.executable)
+        pipeline.File("--nothing", sys.executable)
 
 
 def test_every_list_of_a_way_exists():

@@ -11,6 +11,8 @@ import tensorflow as tf
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import train_step
+import train_step_tensorflow as rows
+from child import Child
 
 BLOCK = 64 * (64 + 128 + 64 + 2 * 256)              # multiply-adds of a token in a block, without attention's own
 FORWARD = {                                         # by hand: patches, 8 blocks, classifier
@@ -22,26 +24,26 @@ FORWARD = {                                         # by hand: patches, 8 blocks
 @pytest.mark.slow
 @pytest.mark.parametrize("row, options", [("ours", ()), ("sample", ()), ("sample", ("Keras's attention",))])
 def test_a_step_costs_what_its_sizes_say_and_trains(row, options):
-    step, cost = getattr(train_step, row)(4, *options)
+    step, cost = getattr(rows, row)(*train_step.pictures(4), *options)
     assert cost == 4 * (3 * FORWARD[row] - 64 * 48 * 64)            # pixels need no gradient
     step()
 
 
 def test_matrices_multiply():
-    step, cost = train_step.matrices(1)
+    step, cost = rows.matrices()
     assert step().shape == (1024, 1024) and cost == 1024 ** 3
 
 
 def test_every_row_is_of_the_default_sizes_and_ours_is_among_them():
-    assert {batch for make, batch, _ in train_step.ROWS.values() if make is not train_step.matrices} == {128, 256, 512}
+    assert {batch for (_, make), batch, _ in train_step.ROWS.values() if make != "matrices"} == {128, 256, 512}
     assert {train_step.BASE, train_step.LIMIT} < set(train_step.ROWS)
 
 
 def test_a_rows_process_tells_its_cost_and_its_rate_at_each_line(monkeypatch, capsys):
     clock = SimpleNamespace(now=0.0, steps=0)
 
-    def make(batch, slow):
-        assert (batch, slow) == (8, True)
+    def make(images, labels, slow):
+        assert (images.shape, labels.shape, slow) == ((8, 32, 32, 3), (8,), True)
         print("what it replaced")
 
         def step():
@@ -49,7 +51,8 @@ def test_a_rows_process_tells_its_cost_and_its_rate_at_each_line(monkeypatch, ca
         return step, 800
 
     monkeypatch.setattr(train_step, "time", SimpleNamespace(process_time=lambda: clock.now))
-    monkeypatch.setattr(train_step, "ROWS", {"mine": (make, 8, (True,))})
+    monkeypatch.setattr(train_step, "ROWS", {"mine": (("train_step_tensorflow", "mine"), 8, (True,))})
+    monkeypatch.setattr(rows, "mine", make, raising=False)
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n\n"))
     train_step.serve("mine")
     facts, *rates = map(json.loads, capsys.readouterr().out.splitlines())
@@ -60,15 +63,16 @@ def test_a_rows_process_tells_its_cost_and_its_rate_at_each_line(monkeypatch, ca
 RATES = {"ours": 100.0, "theirs": 50.0, train_step.LIMIT: 1000.0}
 
 
-class Child:
+class FakeChild:
     """In place of a row's process."""
 
-    def __init__(self, row, python):
-        assert python == "this python"
+    def __init__(self, python, script, row, **environment):
+        assert (python, script) == ("this python", train_step.__file__)
+        assert environment == {"TF_NUM_INTEROP_THREADS": "1"}
         self.facts = {"multiply_adds": 10 ** 8, "versions": "this and that"} if row in RATES else None
         self.rates = iter([RATES.get(row, 0) + k for k in (0, 10, -10, 20, 30, 5, 5, 5, 5, 5)])
 
-    def turn(self):
+    def ask(self):
         return next(self.rates)
 
     def end(self):
@@ -76,10 +80,10 @@ class Child:
 
 
 def test_the_table_has_medians_spread_ratios_and_shares(monkeypatch, capsys):
-    rows = {"ours": (None, 512, ()), "theirs": (None, 128, ()), "none": (None, 8, ()), train_step.LIMIT: (None, 1, ())}
-    monkeypatch.setattr(train_step, "ROWS", rows)
-    monkeypatch.setattr(train_step, "Child", Child)
-    train_step.compare(["theirs", "none"], dict.fromkeys(rows, "this python"))
+    table = {"ours": (None, 512, ()), "theirs": (None, 128, ()), "none": (None, 8, ()), train_step.LIMIT: (None, 1, ())}
+    monkeypatch.setattr(train_step, "ROWS", table)
+    monkeypatch.setattr(train_step, "Child", FakeChild)
+    train_step.compare(["theirs", "none"], dict.fromkeys(table, "this python"))
     printed = capsys.readouterr().out
     assert printed.endswith("\n\nthis and that\n")
     printed = [line for line in printed.splitlines() if line.startswith("| ")][1:]
@@ -91,7 +95,7 @@ def test_the_table_has_medians_spread_ratios_and_shares(monkeypatch, capsys):
 
 
 def test_a_row_that_does_not_run_has_no_facts():
-    child = train_step.Child("no such row", sys.executable)
+    child = Child(sys.executable, train_step.__file__, "no such row")
     assert child.facts is None
     child.end()
 
