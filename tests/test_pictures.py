@@ -29,11 +29,14 @@ def row(epoch, **changes):
 
 @pytest.mark.parametrize("epochs", [1, 7])
 def test_curves_are_drawn_for_any_number_of_epochs(tmp_path, epochs):
-    pictures.save_curves(tmp_path / "c.png", [row(e + 1) for e in range(epochs)], 1)
+    pictures.save_curves(tmp_path / "c.png", [row(e + 1) for e in range(epochs)], 1, halves=True)
     plain = pixels_of(tmp_path / "c.png")
-    pictures.save_curves(tmp_path / "d.png", [row(e + 1, learning_rate=0.1 / (e + 1)) for e in range(epochs)], 1)
+    falling = [row(e + 1, learning_rate=0.1 / (e + 1)) for e in range(epochs)]
+    pictures.save_curves(tmp_path / "d.png", falling, 1, halves=True)
     assert plain.shape == (462, 1210, 3)
     assert (plain != pixels_of(tmp_path / "d.png")).any() == (epochs > 1), "halvings are marked where there are any"
+    pictures.save_curves(tmp_path / "e.png", falling, 1, halves=False)
+    np.testing.assert_array_equal(plain, pixels_of(tmp_path / "e.png"), "a schedule's fall is no halving")
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])

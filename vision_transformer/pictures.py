@@ -31,12 +31,15 @@ def save_samples(path: Path, images, labels, class_names) -> None:
     _save(figure, path)
 
 
-def save_curves(path: Path, history: list, best_epoch: int) -> None:
-    """Shows loss and accuracy by epoch, training and validation, with the best epoch and the halvings marked."""
+def save_curves(path: Path, history: list, best_epoch: int, halves: bool) -> None:
+    """Shows loss and accuracy by epoch, training and validation, with the best epoch marked.
+
+    halves: the learning rate falls by halvings only, as under "plateau"; they are marked, too.
+    """
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     epochs = [row["epoch"] for row in history]
     rates = [row["learning_rate"] for row in history]
-    halved = [epoch for epoch, before, now in zip(epochs[1:], rates, rates[1:]) if now < before]
+    halved = [epoch for epoch, before, now in zip(epochs[1:], rates, rates[1:]) if halves and now < before]
     best = history[best_epoch - 1]
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy")):
         axes.plot(epochs, [row[name] for row in history], marker=".", label="training (augmented)")
@@ -49,7 +52,7 @@ def save_curves(path: Path, history: list, best_epoch: int) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="lower right")
     _save(figure, path)
 
 

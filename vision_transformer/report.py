@@ -41,7 +41,7 @@ def finish(trainer, data, flip: bool = False) -> None:
     """
     state, run = trainer.state, trainer.run
     run.load_weights(trainer.task.model)
-    save_curves(run.path / "curves.png", state["history"], state["best_epoch"])
+    save_curves(run.path / "curves.png", state["history"], state["best_epoch"], trainer.halves)
     figures = report_test(run, trainer.task, data, flip)
     run.write_results({**{f"test_{name}": value for name, value in figures.items()},
                        "best_epoch": state["best_epoch"], "best_val_accuracy": state["best_accuracy"],
