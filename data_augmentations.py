@@ -53,6 +53,7 @@ def augmentation(
     policy: str = "",
     policy_operations: int = 2,
     policy_strength: int = 9,
+    image_shape: tuple | None = None,
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """A function (images (B, H, W, C) in 0..255, seed (2,) integers) -> float32 images, clipped to 0..255.
 
@@ -73,6 +74,8 @@ def augmentation(
     policy: "trivial" (TrivialAugment), "rand" (RandAugment) or "" for none, see policies.py.
     policy_operations, policy_strength: rand's n, and its strength from 0 to 30. Its paper's scale goes to 10.
 
+    image_shape: (H, W, C) of the pictures to come, so that what makes no sense for them is refused here.
+
     The policy comes first, as in its authors' code, then colours, then moves, erasing last. Colours change before
     moves, as light does before a camera turns: then contrast's mean is of the picture, not the fill. Values are clipped
     last and, but for a policy's operations, once.
@@ -90,6 +93,8 @@ def augmentation(
             raise ValueError(f"{name.upper()} {amount!r} is not a number from 0 (off) to {limit:g}; choose one.")
     moves.check_fill_mode(fill_mode)
     check_policy(policy, policy_operations, policy_strength)
+    if image_shape is not None and translation:
+        _largest_moves(translation, *image_shape[:2])
 
     @tf.autograph.experimental.do_not_convert  # which would look for branches on tensors, a second long, and find none
     def augment(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -142,10 +147,7 @@ def _random_moves(images, seed, fill_mode, *, flip_horizontal, flip_vertical, zo
     if rotation:
         matrices.append(moves.rotation_matrices(draw("rotation", -rotation, rotation)))
     if translation:
-        down, right = round(translation * height), round(translation * width)
-        if not down and not right:
-            raise ValueError(f"TRANSLATION {translation} is under half a pixel of {height}x{width} pictures; take a "
-                             "larger share, or 0 for none.")
+        down, right = _largest_moves(translation, height, width)
         down = draw("translation_down", -down, down + 1, tf.int32)
         right = draw("translation_right", -right, right + 1, tf.int32)
         matrices.append(moves.translation_matrices(tf.cast(down, tf.float32), tf.cast(right, tf.float32)))
@@ -154,6 +156,15 @@ def _random_moves(images, seed, fill_mode, *, flip_horizontal, flip_vertical, zo
     else:
         way = moves.transform_aligned
     return way(images, functools.reduce(tf.matmul, matrices), fill_mode)
+
+
+def _largest_moves(translation, height, width):
+    """Gives the whole pixels of the largest move, down and to the right; raises ValueError where there are none."""
+    down, right = round(translation * height), round(translation * width)
+    if not down and not right:
+        raise ValueError(f"TRANSLATION {translation} is under half a pixel of {height}x{width} pictures; take a larger "
+                         "share, or 0 for none.")
+    return down, right
 
 
 def _random_erasing(images, seed, probability):

@@ -4,11 +4,11 @@ import os
 os.environ.setdefault("DML_VISIBLE_DEVICES", "0")       # the first DirectX 12 GPU, unless you chose another
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")      # TensorFlow: errors only
 
-from data_augmentations import augmentation
 from vision_transformer import (AdamW, Classification, Trainer, announce, build_model, check_choice, finish,
                                 load_dataset, make_mixing, make_schedule, open_run, read_settings, resumed, run_script,
                                 seed_everything, set_precision, split_validation, steps_per_epoch, training_batches,
                                 with_recipe)
+from data_augmentations import augmentation
 
 # Every constant is also a flag: --patch-size 8 is PATCH_SIZE = 8 for one run. In main, **c.below("model") hands the
 # constants below "model" to a function, each as the argument of its name.
@@ -100,6 +100,7 @@ SAM_RHO = 0.0                   # sharpness-aware minimization, such as 0.05: tw
 XLA = False                     # compiles the step with XLA: CPU and CUDA, not DirectML; not always faster
 STEPS_PER_EXECUTION = 1         # steps in one call from Python
 SAVE_EVERY = 100                # steps between saves of what --resume needs; each epoch's end saves too
+SAVE_MINUTES = 5.0              # minutes after which it saves even so; 0: never for that
 
 # --- run ---
 SEED = 0                        # of the split, initial weights, order, augmentation and dropout
@@ -121,15 +122,16 @@ def main(arguments=None):
     data = load_dataset(c.DATASET, c.DATA_DIR)
     training, validation = split_validation(data.train, c.VALIDATION_SHARE, c.SEED)
     pixel_mean, pixel_deviation = training.pixel_statistics()
-    augment, mix = augmentation(**c.below("augmentation")), make_mixing(data.num_classes, **c.below("mixing"))
+    augment = augmentation(image_shape=data.image_shape, **c.below("augmentation"))
+    mix = make_mixing(data.num_classes, **c.below("mixing"))
+    steps = steps_per_epoch(len(training), c.BATCH_SIZE)
+    schedule = make_schedule(c.SCHEDULE, steps, c.EPOCHS, c.WARMUP_EPOCHS)
 
     model = build_model(
         image_shape=data.image_shape, num_classes=data.num_classes, pixel_mean=pixel_mean,
         pixel_deviation=pixel_deviation, seed=c.SEED, **c.below("model"))
     model.whiten(training.images)
     task = Classification(model, batch_size=c.BATCH_SIZE, **c.below("task"))
-    steps = steps_per_epoch(len(training), c.BATCH_SIZE)
-    schedule = make_schedule(c.SCHEDULE, steps, c.EPOCHS, c.WARMUP_EPOCHS)
     optimizer = AdamW(
         model.trainable_variables, c.LEARNING_RATE, schedule=schedule, statistics=model.non_trainable_variables,
         **c.below("optimizer"))

@@ -5,9 +5,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from vision_transformer.datasets import Dataset, Split
 from vision_transformer.model import VisionTransformer
+
+# test_fuzz.py's files: always the same ones, or with --hypothesis-profile=long (minutes) new ones each time.
+ANY_TIME = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+settings.register_profile("short", max_examples=120, derandomize=True, **ANY_TIME)
+settings.register_profile("long", max_examples=2_000, derandomize=False, **ANY_TIME)
+settings.load_profile("short")
 
 SIZES = {"image_shape": (6, 10, 3), "num_classes": 5, "patch_size": 2, "patch_stride": 2, "number_of_layers": 2,
          "embedding_dim": 14, "num_heads": 7, "mlp_hidden_dim": 11}             # 3 x 5 = 15 tokens, heads of 2
@@ -24,6 +31,21 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (4, 6, 10, 3)).astype(np.uint8)
 
 
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """The folder of CIFAR-10 files of 30 random pictures each: 120 to train on, 30 to validate, 30 to test."""
+    from cifar_files import python2_file  # here: this file is read before the tests are collected
+
+    folder = tmp_path_factory.mktemp("data")
+    files, chance = folder / "cifar-10-batches-py", np.random.default_rng(0)
+    files.mkdir()
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+        pixels = chance.integers(0, 256, (30, 3072), np.uint8)
+        (files / name).write_bytes(python2_file({"data": pixels, "labels": [k % 10 for k in range(30)]}))
+    (files / "batches.meta").write_bytes(python2_file({"label_names": [f"class {k}".encode() for k in range(10)]}))
+    return folder
+
+
 @pytest.fixture
 def data():
     """Five classes of pictures that differ in brightness: something to learn."""
@@ -35,3 +57,7 @@ def data():
         return Split(pixels.astype(np.uint8), labels.astype(np.int64))
 
     return Dataset("bright", split(83), split(37), ("coal", "slate", "ash", "chalk", "snow"))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=10, help="how often tests/test_kills.py kills a training")

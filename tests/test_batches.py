@@ -75,7 +75,7 @@ def test_pictures_are_read_once_and_cached(monkeypatch):
 
 @pytest.mark.parametrize("size", [0, -1, 24])
 def test_a_batch_that_cannot_be_filled_is_refused_by_name(size):
-    with pytest.raises(ValueError, match=f"BATCH_SIZE {size} doesn't fit 23 training pictures"):
+    with pytest.raises(ValueError, match=f"BATCH_SIZE is {size}; choose a whole number from 1 to 23, which is all"):
         training_batches(SPLIT, batch_size=size, epochs=1, seed=0)
     assert steps_per_epoch(23, 23) == 1
 

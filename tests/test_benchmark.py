@@ -276,7 +276,7 @@ def test_what_can_not_be_measured_is_refused(tmp_path, monkeypatch, capsys, word
 
 @pytest.mark.parametrize("flags, code, says", [
     (["--batch-size", "many"], 2, "train_digits.py: --batch-size takes a whole number, not 'many'"),
-    (["--top-k", "11"], 2, "TOP_K 11 makes no sense"),
+    (["--top-k", "11"], 2, "TOP_K is 11; choose a whole number from 2 to 10"),
     (["--seconds", "1"], 2, "train_digits.py: unknown flag --seconds"),
     (["--help"], None, "--patch-size"), (["-h"], None, "--patch-size"),
 ])

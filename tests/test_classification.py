@@ -63,7 +63,8 @@ def test_evaluation_leaves_no_picture_out(data, make_model):
 
 
 @pytest.mark.parametrize("options, says", [
-    ({"top_k": 0}, "TOP_K 0 makes no sense for 5 classes"), ({"top_k": 1}, "TOP_K 1"), ({"top_k": 6}, "TOP_K 6"),
+    ({"top_k": 0}, "TOP_K is 0; choose a whole number from 2 to 5, which is all classes"),
+    ({"top_k": 1}, "TOP_K is 1"), ({"top_k": 6}, "TOP_K is 6"),
     ({"label_smoothing": 1.0}, "LABEL_SMOOTHING is 1.0; it is a share"),
     ({"label_smoothing": -0.1}, "LABEL_SMOOTHING is -0.1"),
     ({"label_smoothing": float("nan")}, "LABEL_SMOOTHING is nan")])

@@ -2,21 +2,21 @@
 import json
 import os
 import re
-import struct
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from peak_memory import child_environment
 from PIL import Image
+from strange_files import STRANGE_FILES
 
 import train_digits
 from vision_transformer.__main__ import main
-from vision_transformer.commands.predict import read_picture
 from vision_transformer.datasets import load_dataset
-from vision_transformer.runs import Run, RunError
+from vision_transformer.runs import Run
+from vision_transformer.storage import RunError
 
 ROOT = Path(__file__).parents[1]
 
@@ -90,26 +90,79 @@ def test_predict_gives_probabilities(digits_run, digit_files, capsys):
     assert len(shares) == 10 and shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100, abs=0.5)
 
 
+def everything_in(*folders):
+    return sorted((str(path), path.lstat().st_size) for folder in folders for path in folder.rglob("*"))
+
+
 def test_predict_answers_the_others_when_some_are_broken(digits_run, digit_files, tmp_path, capsys):
-    good, broken, text = digit_files[0][0], tmp_path / "cut.png", tmp_path / "text.jpg"
+    good, broken = digit_files[0][0], tmp_path / "cut.png"
     broken.write_bytes(Path(good).read_bytes()[:80])
-    text.write_text("no picture", encoding="utf-8")
-    bad = [str(broken), str(text), str(tmp_path), str(tmp_path / "missing.png"), str(bomb(tmp_path))]
-    assert main(["predict", str(digits_run), bad[0], good, *bad[1:], good]) == 1
+    bad = [str(broken), *(str(tmp_path / kind.replace(" ", "_")) for kind in STRANGE_FILES)]
+    for path, (make, *_) in zip(bad[1:], STRANGE_FILES.values()):
+        make(Path(path))
+    before = everything_in(digits_run, tmp_path)
+    assert main(["predict", str(digits_run), bad[0], good, *bad[1:], good]) == 2
     output = capsys.readouterr()
     assert [line.split(": ")[0] for line in output.out.splitlines()] == [good, good]
     assert [line.split(": can't be read")[0] for line in output.err.splitlines()] == bad
+    assert everything_in(digits_run, tmp_path) == before
 
 
-def bomb(folder):
-    """A PNG of a few bytes that claims 50,000 x 50,000 pixels."""
-    def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+def test_a_process_that_meets_a_broken_picture_ends_with_2_and_one_line(digits_run, tmp_path):
+    large = tmp_path / "of more pixels than Pillow likes.gif"
+    Image.new("P", (20_000, 4_700)).save(large)
+    command = [sys.executable, "-m", "vision_transformer", "predict", str(digits_run), str(large), "nowhere.jpg"]
+    done = subprocess.run(command, env=child_environment(), capture_output=True, encoding="utf-8")
+    own = [line for line in done.stderr.splitlines() if not re.match(r"WARNING: All log messages|[IW]\d{4} ", line)]
+    assert done.returncode == 2 and re.fullmatch(rf"{re.escape(str(large))}: (\d [\d.]+%(, )?){{3}}\n", done.stdout)
+    assert own == ["nowhere.jpg: can't be read as a picture: No such file or directory"]
 
-    path = folder / "bomb.png"
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0))
-                     + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
-    return path
+
+def test_what_predict_prints_stays_on_its_line_and_leaves_the_terminal_alone(digits_run, monkeypatch, capsys):
+    monkeypatch.setattr("vision_transformer.commands.predict.read_picture", lambda _, shape: np.zeros(shape, np.uint8))
+    main(["predict", str(digits_run), "a\nb\x1b[2J.png", "\udcff\u202e.png"])
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(r"a\nb\x1b[2J.png: ") and second.startswith(r"\udcff\u202e.png: ")
+
+
+COUNT_AND_TELL = """
+import sys
+from peak_memory import peak_memory
+from vision_transformer.__main__ import main
+from vision_transformer.commands import predict
+predict.PICTURES_AT_A_TIME = int(sys.argv[1]) or predict.PICTURES_AT_A_TIME
+code = main(["predict", *sys.argv[2:]])
+print(code, peak_memory(), file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+def test_ten_thousand_pictures_need_the_memory_of_a_thousand(tmp_path, make_model):
+    model = make_model(image_shape=(60, 70, 3), patch_size=10, patch_stride=10)
+    run = Run.create(tmp_path, "large", {"model": model.get_config(), "class_names": list("abcde")})
+    run.save_weights(model)
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 70, 3), np.uint8)
+    for i in range(10_000):
+        Image.fromarray(pixels + np.uint8(i % 256)).save(tmp_path / f"{i:04}.bmp")
+
+    def peak(pattern, at_a_time=0):
+        command = [sys.executable, "-c", COUNT_AND_TELL, str(at_a_time), str(run.path), str(tmp_path / pattern)]
+        done = subprocess.run(command, env=child_environment(), capture_output=True, encoding="utf-8", check=True)
+        code, memory = done.stderr.splitlines()[-1].split()
+        assert code == "0" and len(done.stdout.splitlines()) == (10_000 if pattern == "*.bmp" else 1000)
+        return float(memory)
+
+    few, many, at_once = peak("0*.bmp"), peak("*.bmp"), peak("*.bmp", 10_000)
+    print(f"{few:.0f} MB for 1,000, {many:.0f} MB for 10,000, {at_once:.0f} MB for 10,000 at once")
+    assert many - few < 40 < at_once - few              # MB; the pictures have 126
+
+
+@pytest.mark.parametrize("pattern", ["*.tiff", "**.jpg", "?" * 300])
+def test_a_pattern_that_means_no_file_is_an_error(digits_run, tmp_path, pattern, capsys):
+    assert main(["predict", str(digits_run), str(tmp_path / pattern)]) == 2
+    output = capsys.readouterr()
+    assert output.out == "" and output.err.count("\n") == 1
+    assert output.err.startswith(f"{tmp_path / pattern}: can't be read")
 
 
 def test_predict_finds_files_by_pattern_where_the_shell_has_not(digits_run, digit_files, capsys):
@@ -121,7 +174,7 @@ def test_predict_finds_files_by_pattern_where_the_shell_has_not(digits_run, digi
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
 def test_a_folder_that_no_script_made_is_refused(tmp_path, command):
     run = Run.create(tmp_path, "a", {})
-    with pytest.raises(RunError, match=r"doesn't say '(constants|class_names)'"):
+    with pytest.raises(RunError, match=r"doesn't say '(constants DATASET|class_names)'"):
         main([command, str(run.path), *(["x.png"] if command == "predict" else [])])
 
 
@@ -145,60 +198,6 @@ def test_an_error_is_one_line_and_with_debug_a_traceback(tmp_path, flags, lines)
     if not flags:
         assert own == ["vision_transformer: nowhere is no run folder (it has no config.json); a run folder looks like "
                        "runs/cifar10-001. (--debug shows where)"]
-
-
-# ------------------------------------------------------------------------------------------ reading pictures
-GRADIENT = np.linspace(0, 255, 32 * 24 * 3).reshape(24, 32, 3).astype(np.uint8)
-
-
-def saved(path, mode):
-    """Saves the grey of GRADIENT in some mode."""
-    grey = Image.fromarray(GRADIENT).convert("L")
-    if mode in ("I;16", "I"):
-        grey = Image.fromarray(np.asarray(grey).astype(np.uint16 if mode == "I;16" else np.int32) * 257)
-    elif mode == "P":
-        grey = grey.quantize(64)
-    elif mode != "L":
-        grey = grey.convert("RGB").convert(mode) if mode != "LA" else grey.convert("LA")
-    grey.save(path)
-    return path
-
-
-@pytest.mark.parametrize("mode, suffix", [
-    ("RGB", "png"), ("RGB", "bmp"), ("RGB", "webp"), ("L", "png"), ("L", "jpg"), ("P", "png"), ("P", "gif"),
-    ("RGBA", "png"), ("LA", "png"), ("CMYK", "jpg"), ("I;16", "png"), ("I", "tif"), ("F", "tif")])
-def test_every_mode_gives_about_the_same_picture(tmp_path, mode, suffix):
-    path = saved(tmp_path / f"x.{suffix}", "L" if mode == "F" else mode)
-    if mode == "F":
-        Image.open(path).convert("F").save(path)
-    grey = np.asarray(Image.fromarray(GRADIENT).convert("L")).astype(float)
-    for channels in (3, 1):
-        read = read_picture(path, (24, 32, channels))
-        assert read.shape == (24, 32, channels) and read.dtype == np.uint8
-        assert np.abs(read.mean(axis=-1) - grey).mean() < 4
-
-
-def test_transparent_parts_become_white(tmp_path):
-    picture = Image.new("RGBA", (9, 9), (255, 0, 0, 0))
-    picture.putpixel((4, 4), (255, 0, 0, 255))
-    picture.save(tmp_path / "x.png")
-    read = read_picture(tmp_path / "x.png", (9, 9, 3))
-    assert (read[0, 0] == 255).all() and read[4, 4].tolist() == [255, 0, 0]
-
-
-def test_camera_rotation_is_undone(tmp_path):
-    picture = Image.fromarray(GRADIENT)
-    tags = picture.getexif()
-    tags[0x0112] = 3                                    # "hold me upside down"
-    picture.save(tmp_path / "x.png", exif=tags)
-    np.testing.assert_array_equal(read_picture(tmp_path / "x.png", (24, 32, 3)), GRADIENT[::-1, ::-1])
-
-
-def test_only_the_centre_of_a_wide_picture_is_looked_at(tmp_path):
-    wide = np.zeros((10, 50, 3), np.uint8)
-    wide[:, 17:33] = 200                                # the middle 10 of 50 columns, and what a filter reaches
-    Image.fromarray(wide).save(tmp_path / "x.png")
-    assert (read_picture(tmp_path / "x.png", (5, 5, 3)) == 200).all()
 
 
 def test_a_run_of_10_classes_names_them(digits_run):

@@ -231,14 +231,15 @@ def test_sparse_gradients_count():
 
 
 @pytest.mark.parametrize("options, says", [
-    ({"learning_rate": 0}, "LEARNING_RATE is 0; it must be above 0"),
-    ({"learning_rate": float("nan")}, "LEARNING_RATE is nan"),
-    ({"weight_decay": -0.1}, "WEIGHT_DECAY is -0.1; it must be at least 0"),
+    ({"learning_rate": 0}, "LEARNING_RATE is 0; choose a number from 1e-12 to 1,000"),
+    ({"learning_rate": float("nan")}, "LEARNING_RATE is nan"), ({"learning_rate": float("inf")}, "RATE is inf"),
+    ({"weight_decay": -0.1}, "WEIGHT_DECAY is -0.1; choose a number from 0 to 10, where 0 is none"),
     ({"weight_decay": float("nan")}, "WEIGHT_DECAY is nan"), ({"clip_norm": -1}, "CLIP_NORM is -1"),
     ({"clip_norm": float("inf")}, "CLIP_NORM is inf"),
-    ({"beta_2": 1.0}, "BETA_2 is 1.0; it is a share: at least 0 and below 1"), ({"beta_2": -0.5}, "BETA_2 is -0.5"),
+    ({"beta_2": 1.0}, "BETA_2 is 1.0; it is a share: choose a number from 0 to below 1"),
+    ({"beta_2": -0.5}, "BETA_2 is -0.5"),
     ({"beta_2": float("nan")}, "BETA_2 is nan"),
-    ({"accumulation_steps": 0}, "ACCUMULATION_STEPS is 0; it must be at least 1"),
+    ({"accumulation_steps": 0}, "ACCUMULATION_STEPS is 0; choose a whole number from 1"),
     ({"average": 1.0}, "AVERAGE is 1.0; it is a share"), ({"average": -0.5}, "AVERAGE is -0.5"),
     ({"average": float("nan")}, "AVERAGE is nan")])
 def test_senseless_numbers_are_refused(options, says):

@@ -98,8 +98,8 @@ def test_mixed_precision_gives_float32_logits_near_the_exact_ones(images, policy
 
 @pytest.mark.parametrize("changes, sentence", [
     ({"blocks_per_stage": 0}, "BLOCKS_PER_STAGE is 0"), ({"first_width": -1}, "FIRST_WIDTH is -1"),
-    ({"num_classes": 0}, "NUM_CLASSES is 0"), ({"image_shape": (6, 0, 3)}, "every size must be at least 1"),
-    ({"pixel_mean": [1]}, "pixel_mean has 1 values"), ({"pixel_deviation": [1, 0, 1]}, "each must be above 0"),
+    ({"num_classes": 0}, "NUM_CLASSES is 0"), ({"image_shape": (6, 0, 3)}, "image_shape's width is 0"),
+    ({"pixel_mean": [1]}, r"pixel_mean is \[1\]; give 3"), ({"pixel_deviation": [1, 0, 1]}, "each must be above 0"),
 ])
 def test_wrong_sizes_are_refused_before_anything_is_built(monkeypatch, changes, sentence):
     monkeypatch.setattr(keras.Model, "__init__", lambda *a, **k: pytest.fail("something was built"))

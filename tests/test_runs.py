@@ -1,15 +1,15 @@
 """The run folder: what is written is read back, whole or refused, on either stack."""
-import json
+import re
 import struct
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from vision_transformer import runs
-from vision_transformer.runs import Run, RunError
+from vision_transformer.runs import Run
+from vision_transformer.storage import RunError
 
 STORED = Path(__file__).parent / "stored"               # small runs, one saved on each stack: make.py there made them
 
@@ -21,13 +21,14 @@ def make_run(tmp_path, model):
 def test_folders_are_numbered_and_never_reused(tmp_path):
     (tmp_path / "a-007").mkdir()
     (tmp_path / "a-b").mkdir()
+    (tmp_path / "a-²").mkdir()
     (tmp_path / "ab-100").mkdir()
     assert [Run.create(tmp_path, "a", {}).path.name for _ in range(2)] == ["a-008", "a-009"]
     assert Run.create(tmp_path / "new" / "folder", "b", {}).path.name == "b-001"
 
 
 def test_two_trainings_at_once_get_two_folders(tmp_path, monkeypatch):
-    (tmp_path / "a-001").mkdir()
+    Run.create(tmp_path, "a", {})
     monkeypatch.setattr(Path, "glob", lambda *_: [])    # the other one appeared after we had looked
     assert Run.create(tmp_path, "a", {}).path.name == "a-002"
 
@@ -50,24 +51,6 @@ def test_weights_are_plain_safetensors_named_by_path(tmp_path, make_model):
     assert len(tensors) == len(model.trainable_variables)
     assert tensors["block_1/attention/query_key_value/kernel"].shape == (14, 42)
     assert tensors["positions/table/embeddings"].shape == (15, 14)
-
-
-def test_arrays_that_are_not_contiguous_are_written_right(tmp_path):
-    array = np.arange(12, dtype=np.float32).reshape(3, 4)
-    runs.write_tensors(tmp_path / "x", {"t": array.T, "s": array[:, ::2], "scalar": np.float32(7)})
-    tensors, _ = runs.read_tensors(tmp_path / "x")
-    np.testing.assert_array_equal(tensors["t"], array.T)
-    np.testing.assert_array_equal(tensors["s"], array[:, ::2])
-    assert tensors["scalar"] == 7
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "x"
-    runs.write(path, "old")
-    monkeypatch.setattr(runs.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        runs.write(path, "new")
-    assert path.read_text(encoding="utf-8") == "old"
 
 
 def flip_bit(content):
@@ -93,7 +76,7 @@ def test_weights_of_another_model_are_refused_with_both_lists(tmp_path, make_mod
     with pytest.raises(RunError, match=r"missing block_1/.*unknown class_token/token\."):
         run.load_model()
     run.save_weights(make_model(mlp_hidden_dim=12))
-    with pytest.raises(RunError, match=r"has shape .*12.* the model needs .*11"):
+    with pytest.raises(RunError, match=r"is of shape .*12.* the model needs .*11"):
         run.load_model()
 
 
@@ -104,6 +87,7 @@ def test_missing_weights_say_so(tmp_path, make_model):
 
 @pytest.mark.parametrize("text, says", [
     ("{", "is damaged"), ("[]", "is damaged"), ("{}", "is damaged"), ('{"format": 99}', "newer version"),
+    ('{"format": 1}', "older version"),
 ])
 def test_bad_config_is_refused(tmp_path, text, says):
     run = Run.create(tmp_path, "a", {})
@@ -114,9 +98,11 @@ def test_bad_config_is_refused(tmp_path, text, says):
 
 @pytest.mark.parametrize("model", [{}, {"image_shape": [6, 10, 3]}, {"surprise": 1},
                                    {"image_shape": 3, "num_classes": 2}])
-def test_config_that_describes_no_model_is_refused(tmp_path, model):
+def test_config_that_describes_no_model_is_refused(tmp_path, make_model, model):
     with pytest.raises(RunError, match="describes no model"):
-        Run.create(tmp_path, "a", {"model": model}).load_model()
+        run = Run.create(tmp_path, "a", {"model": model})
+        run.save_weights(make_model())
+        run.load_model()
 
 
 def test_no_run_folder_is_refused_by_name(tmp_path):
@@ -136,62 +122,6 @@ def test_state_comes_back_exactly(tmp_path):
         np.testing.assert_array_equal(loaded[name], array)
 
 
-def settings(given=(), **values):
-    object_ = SimpleNamespace(given=frozenset(given), **values)
-    object_.as_dict = lambda: {k: v for k, v in vars(object_).items() if k.isupper()}
-    return object_
-
-
-def test_resume_takes_the_runs_constants_and_the_flags_that_may_change(tmp_path):
-    run = Run.create(tmp_path, "a", {"constants": {"RESUME": "", "EPOCHS": 5, "PATCH_SIZE": 8, "SEED": 3,
-                                                      "TEST_FLIP": False}})
-    c = runs.resumed(settings({"RESUME", "EPOCHS", "SEED", "TEST_FLIP"}, RESUME=str(run.path), EPOCHS=9, PATCH_SIZE=4,
-                              SEED=3, TEST_FLIP=True))
-    assert (str(run.path), 9, 8, 3, True) == (c.RESUME, c.EPOCHS, c.PATCH_SIZE, c.SEED, c.TEST_FLIP)
-    same = settings(RESUME="", EPOCHS=9)
-    assert runs.resumed(same) is same
-    with pytest.raises(RunError, match="begun with PATCH_SIZE 8, which can't become 4"):
-        runs.resumed(settings({"PATCH_SIZE"}, RESUME=str(run.path), PATCH_SIZE=4))
-
-
-def test_resume_says_which_constants_of_the_script_do_not_count(tmp_path, capsys):
-    run = Run.create(tmp_path, "a", {"constants": {"RESUME": "", "EPOCHS": 5, "SEED": 3}})
-    runs.resumed(settings({"RESUME"}, RESUME=str(run.path), EPOCHS=9, SEED=3))
-    said = "note: the run goes on with its own constants, not the script's (in brackets): EPOCHS 5 (9)\n"
-    assert capsys.readouterr().out == said
-
-
-@pytest.mark.parametrize("typed", [(), ("SCHEDULE",)])
-@pytest.mark.parametrize("schedule, says", [
-    ("cosine", "note: SCHEDULE cosine now stretches over 9 epochs; the learning rate goes on from where"),
-    ("plateau", ""), ("constant", "")])
-def test_more_epochs_under_a_falling_schedule_are_a_jump_and_said_so(tmp_path, capsys, schedule, says, typed):
-    run = Run.create(tmp_path, "a", {"constants": {"RESUME": "", "EPOCHS": 5, "SCHEDULE": schedule}})
-    runs.resumed(settings({"RESUME", "EPOCHS", *typed}, RESUME=str(run.path), EPOCHS=9, SCHEDULE=schedule))
-    said = capsys.readouterr().out
-    assert says in said and bool(said) == bool(says)
-
-
-def test_resume_of_a_run_that_cannot_go_on_is_refused(tmp_path, data, make_model):
-    run = runs.open_run(settings(RESUME="", RUN_FOLDER=str(tmp_path)), data, make_model())
-
-    def again(epochs):
-        return runs.open_run(settings(RESUME=str(run.path), EPOCHS=epochs), data, make_model())
-
-    run.save_state({}, {"history": [{"epoch": 1}] * 3})
-    with pytest.raises(RunError, match="already has 3 epochs; to train on, give it more: --epochs 6"):
-        again(2)
-    again(3)                                            # killed before the test set was read: that is still to come
-    run.write_results({})
-    with pytest.raises(RunError, match="already has 3 epochs"):
-        again(3)
-    assert again(4).config["constants"]["EPOCHS"] == 4
-    run.write_history([{"epoch": 1}])
-    (run.path / "state.safetensors").unlink()
-    with pytest.raises(RunError, match=r"state\.safetensors is gone, so the run can't go on"):
-        again(4)
-
-
 def test_a_command_line_can_be_pasted(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runs.sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
@@ -200,29 +130,72 @@ def test_a_command_line_can_be_pasted(monkeypatch, tmp_path):
     assert line == f"{Path('.venv') / 'bin' / 'python'} -m x {quote}{Path('my runs') / 'a-001'}{quote}"
 
 
-def test_a_file_that_someone_looks_at_is_waited_for(monkeypatch, tmp_path):
-    replace, failures = Path.replace, [1, 1]
-    monkeypatch.setattr(Path, "replace", lambda self, to: (_ for _ in ()).throw(PermissionError("in use"))
-                        if failures and failures.pop() else replace(self, to))
-    monkeypatch.setattr(runs.time, "sleep", lambda seconds: None)
-    runs.write(tmp_path / "x", "new")
-    assert (tmp_path / "x").read_text(encoding="utf-8") == "new" and not failures
-    failures.extend([1] * 99)
-    with pytest.raises(PermissionError, match="in use"):
-        runs.write(tmp_path / "x", "newer")
+def save_twice(tmp_path):
+    run = Run.create(tmp_path, "a", {})
+    for step in (7, 9):
+        run.save_state({"x": np.full(5, step, np.float32)}, {"step": step, "history": []})
+    return run
 
 
-def test_resume_on_other_data_is_refused(tmp_path, data, make_model):
-    run = runs.open_run(settings(RESUME="", RUN_FOLDER=str(tmp_path)), data, make_model())
-    assert run.path.name == "bright-001"
-    assert json.loads((run.path / "config.json").read_text(encoding="utf-8"))["data"]["name"] == "bright"
-    again = settings(RESUME=str(run.path), RUN_FOLDER=str(tmp_path), EPOCHS=9)
-    assert runs.open_run(again, data, make_model()).path == run.path
-    assert runs.resumed(settings(RESUME=str(run.path), EPOCHS=5)).EPOCHS == 9, "the next resume goes on as this one"
-    assert runs.Run(run.path).config["model"] == make_model().get_config() | {"image_shape": [6, 10, 3]}
-    data.train.images[0, 0, 0, 0] ^= 1
-    with pytest.raises(RunError, match="other data"):
-        runs.open_run(again, data, make_model())
+@pytest.mark.parametrize("damage", [flip_bit, lambda c: c[:-1], lambda c: b"", lambda c: c[:-1000], None],
+                         ids=["bit", "truncated", "empty", "torn", "gone"])
+def test_a_damaged_newest_save_is_named_and_the_one_before_is_used(tmp_path, capsys, damage):
+    run = save_twice(tmp_path)
+    newest = run.path / "state.safetensors"
+    damaged = damage(newest.read_bytes()) if damage else None
+    newest.write_bytes(damaged) if damage else newest.unlink()
+    assert run.has_state()
+    tensors, state = run.load_state()
+    assert state["step"] == 7 and tensors["x"].tolist() == [7] * 5
+    said = capsys.readouterr().out
+    assert said.startswith(f"note: {newest} is {'damaged' if damage else 'missing'}") and "the save before it" in said
+    if damage:
+        assert (run.path / "state-damaged.safetensors").read_bytes() == damaged, "nothing is lost"
+    assert run.load_state()[1]["step"] == 7 and capsys.readouterr().out == "", "it is said once"
+    run.save_state({}, {"step": 8})
+    flipped = flip_bit(newest.read_bytes())
+    newest.write_bytes(flipped)
+    assert run.load_state()[1]["step"] == 7, "the damaged one did not take the good one's place"
+
+
+def test_with_both_saves_damaged_the_run_cannot_go_on(tmp_path):
+    run = save_twice(tmp_path)
+    for path in run.path.glob("state*"):
+        path.write_bytes(flip_bit(path.read_bytes()))
+    with pytest.raises(RunError, match=r"state\.safetensors is damaged.*-before\.safetensors is damaged.*begin a new"):
+        run.load_state()
+
+
+@pytest.mark.parametrize("config, says", [
+    ({"class_names": "ab"}, "says that 'class_names' is 'ab', which is no list"),
+    ({"class_names": ["a"]}, "no list of 2 names"), ({"class_names": ["a", 1]}, "no list of 2 names"),
+    ({"class_names": ["a", "\x1b[2J"]}, "no list of 2 names"),
+    ({"class_names": ["a", "b"], "model": None}, "'model num_classes'"),
+    ({"class_names": ["a", "b"], "model": {"num_classes": "2"}}, "'model num_classes' is '2', which is no int"),
+    ({}, "class_names"),
+])
+def test_what_commands_read_of_a_strangers_config_is_checked(tmp_path, config, says):
+    with pytest.raises(RunError, match=re.escape(says)):
+        _ = Run.create(tmp_path, "a", {"model": {"num_classes": 2}, **config}).class_names
+
+
+@pytest.mark.parametrize("content, says", [
+    ("[" * 100_000, "is damaged"), (" " * (2 ** 24 + 1), "bytes, more than any run's"), ("\ud800", "is damaged")],
+    ids=["deep", "huge", "no UTF-8"])
+def test_a_config_that_would_break_the_reader_is_refused(tmp_path, content, says):
+    run = Run.create(tmp_path, "a", {})
+    (run.path / "config.json").write_bytes(content.encode("utf-8", "surrogatepass"))
+    with pytest.raises(RunError, match=says):
+        _ = run.config
+
+
+def test_a_model_far_larger_than_its_weights_file_is_not_made(tmp_path, make_model):
+    run = make_run(tmp_path, make_model(image_shape=(6, 10, 3)))
+    run.save_weights(make_model())
+    config = run.config
+    run.write_config({**config, "model": {**config["model"], "embedding_dim": 7 * 128, "mlp_hidden_dim": 2 ** 12}})
+    with pytest.raises(RunError, match=r"(?s)describes no model .*many times larger than its weights' file"):
+        run.load_model()
 
 
 @pytest.mark.parametrize("stack", ["keras2", "keras3"])

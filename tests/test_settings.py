@@ -270,7 +270,7 @@ DEBUG = False
 @pytest.mark.parametrize("error, code, says", [
     (ValueError("bad\n  value"), 2, "prog.py: bad value (--debug shows where)\n"),
     (FileNotFoundError(2, "No such file", "x"), 2, "prog.py: [Errno 2] No such file: 'x' (--debug shows where)\n"),
-    (MemoryError(), 2, "prog.py: out of memory (--debug shows where)\n"),
+    (MemoryError(), 2, "prog.py: out of memory; lower BATCH_SIZE or the model's sizes (--debug shows where)\n"),
     (RuntimeError("it failed"), 1, "prog.py: it failed (--debug shows where)\n"),
     (KeyboardInterrupt(), 130, "prog.py: stopped\n"), (KeyboardInterrupt("why"), 130, "prog.py: why\n"),
 ])
@@ -282,9 +282,11 @@ def test_errors_become_one_line_and_an_exit_code(monkeypatch, capsys, error, cod
         run_script(main)
     assert (stop.value.code, capsys.readouterr().err) == (code, says)
     if code != 130:
-        monkeypatch.setattr(sys, "argv", ["prog.py", "--debug"])
-        with pytest.raises(type(error)):
-            run_script(main)
+        for flags, shown in ((["--debug"], True), (["--debug", "--epochs=3"], True), (["--debug=yes"], True),
+                             (["--debug", "False"], False), (["--debug=no"], False), (["--debugs"], False)):
+            monkeypatch.setattr(sys, "argv", ["prog.py", *flags])
+            with pytest.raises(type(error) if shown else SystemExit):
+                run_script(main)
         monkeypatch.setattr(sys, "argv", ["prog.py"])
         monkeypatch.setitem(globals(), "DEBUG", True)
         with pytest.raises(type(error)):

@@ -4,6 +4,7 @@ import functools
 import io
 import signal
 import time
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,12 +12,13 @@ import tensorflow as tf
 from test_steps import SmallNet
 
 from vision_transformer import training
-from vision_transformer.batches import training_batches
+from vision_transformer.batches import steps_per_epoch, training_batches
 from vision_transformer.classification import Classification, classification_figures
 from vision_transformer.optimizer import AdamW
 from vision_transformer.precision import set_precision
-from vision_transformer.runs import Run, read_tensors, weights_by_name
-from vision_transformer.training import Trainer, TrainingFailed, duration, seed_everything
+from vision_transformer.runs import Run, weights_by_name
+from vision_transformer.storage import read_tensors
+from vision_transformer.training import Trainer, TrainingFailed, seed_everything
 
 STEPS = 5               # 83 pictures in batches of 16
 
@@ -29,22 +31,23 @@ def jitter(images, seed):
     return images + tf.random.stateless_uniform(tf.shape(images), seed, -9.0, 9.0)
 
 
-def die():
+def die(*_):
     raise Stop
 
 
 def train(data, make_model, run, *, epochs=3, augment=jitter, stop_at=None, stop=die, evaluate=None, rate=0.01,
-          precision="float32", label_smoothing=0.0, optimizer=None, **options):
+          precision="float32", label_smoothing=0.0, optimizer=None, batch_size=16, **options):
     """One training, as the scripts do it; `stop` happens before step `stop_at`."""
     seed_everything(3, False)
     set_precision(precision)
-    task = Classification(make_model(dropout=0.2, classifier_dropout=0.2), 2, 16, label_smoothing)
+    task = Classification(make_model(dropout=0.2, classifier_dropout=0.2), 2, batch_size, label_smoothing)
     if evaluate:
         task.evaluate = evaluate
     options = {"patience": 2, "minimum_learning_rate": 1e-5, "early_stopping": 0, "save_every": 2, **options}
     optimizer = AdamW(task.model.trainable_variables, rate, statistics=task.model.non_trainable_variables,
                       **(optimizer or {}))
-    trainer = Trainer(task, optimizer, steps_per_epoch=STEPS, epochs=epochs, **options)
+    steps = steps_per_epoch(len(data.train), batch_size)
+    trainer = Trainer(task, optimizer, steps_per_epoch=steps, epochs=epochs, **options)
     trainer.save_to(run)
 
     def killed(dataset):
@@ -53,7 +56,7 @@ def train(data, make_model, run, *, epochs=3, augment=jitter, stop_at=None, stop
                 stop()
             yield (step, *batch)
 
-    batches = training_batches(data.train, batch_size=16, epochs=epochs, seed=3, augment=augment,
+    batches = training_batches(data.train, batch_size=batch_size, epochs=epochs, seed=3, augment=augment,
                                first_step=trainer.step)
     if stop_at is not None:
         batches = Fake(killed(batches), batches.element_spec)
@@ -108,7 +111,7 @@ def test_it_learns_and_logs(data, make_model, new_run, capsys):
 
 def test_the_figures_are_the_epochs_means(data, make_model, new_run):
     """With a learning rate of 0 and no dropout the training figures can be worked out from the model."""
-    trainer = train(data, lambda **_: make_model(), new_run(), epochs=1, augment=None, rate=1e-30,
+    trainer = train(data, lambda **_: make_model(), new_run(), epochs=1, augment=None, rate=1e-12,
                     minimum_learning_rate=0)
     seen = np.concatenate([labels for _, _, labels in training_batches(data.train, batch_size=16, epochs=1, seed=3)])
     pictures = np.concatenate([x for _, x, _ in training_batches(data.train, batch_size=16, epochs=1, seed=3)])
@@ -126,11 +129,11 @@ def scripted(accuracies):
 def test_best_weights_are_kept(data, new_run):
     run, kept = new_run(), []
     save = run.save_weights
-    run.save_weights = lambda model: (save(model), kept.append({name: v.numpy() for name, v in
-                                                                weights_by_name(model).items()}))
+    run.save_weights = lambda model, epoch, accuracy: (save(model, epoch, accuracy), kept.append(
+        {name: v.numpy() for name, v in weights_by_name(model).items()}))
     trainer = train(data, small, run, epochs=5, evaluate=scripted([0.1, 0.4, 0.3, 0.4, 0.2]))
     assert (trainer.state["best_epoch"], trainer.state["best_accuracy"]) == (2, 0.4)
-    assert len(kept) == 2
+    assert len(kept) == 2 and run.best() == (2, 0.4)
     saved, _ = read_tensors(run.path / "model.safetensors")
     last = weights_by_name(trainer.task.model)
     assert saved.keys() == kept[1].keys() == last.keys()
@@ -158,7 +161,9 @@ def test_bad_numbers_stop_it_and_keep_what_was_good(data, new_run):
         return tf.where(seed[1] == 8, np.nan, jitter(images, seed))
 
     run, clean = new_run(), new_run()
-    with pytest.raises(TrainingFailed, match=r"at step 8 \(epoch 2, learning rate 0.01\).*--resume .*rate 0.005; if"):
+    says = (r"at step 8 \(epoch 2, learning rate 0.01\) the loss or its gradient was no longer a finite number; the "
+            r"norm of the gradient before it was \d.*--resume .*rate 0.005; if .*--clip-norm 1$")
+    with pytest.raises(TrainingFailed, match=says):
         train(data, small, run, augment=planted)
     with pytest.raises(Stop):
         train(data, small, clean, stop_at=8, save_every=1)
@@ -173,17 +178,17 @@ def test_bad_numbers_stop_it_and_keep_what_was_good(data, new_run):
 
 def test_bad_numbers_in_the_first_epoch_leave_weights_that_load(data, new_run):
     run = new_run()
-    with pytest.raises(TrainingFailed, match=r"at step 0 .* To go on, begin again with .*--learning-rate 0.005$"):
+    with pytest.raises(TrainingFailed, match=r"at step 0 .* To go on, begin again with .*--learning-rate 0.005, or "):
         train(data, small, run, augment=lambda images, seed: images * np.inf)
     assert not run.has_state()
     assert all(np.isfinite(t).all() for t in read_tensors(run.path / "model.safetensors")[0].values())
 
 
 @pytest.mark.parametrize("options, says", [
-    ({"epochs": 0}, "EPOCHS is 0; it must be at least 1"), ({"patience": 0}, "PATIENCE is 0"),
-    ({"save_every": 0}, "SAVE_EVERY is 0"), ({"early_stopping": -1}, "EARLY_STOPPING is -1; it must be at least 0"),
+    ({"epochs": 0}, "EPOCHS is 0; choose a whole number"), ({"patience": 0}, "PATIENCE is 0"),
+    ({"save_every": 0}, "SAVE_EVERY is 0"), ({"early_stopping": -1}, "EARLY_STOPPING is -1; choose a whole"),
     ({"minimum_learning_rate": -0.1}, "MINIMUM_LEARNING_RATE is -0.1"), ({"rate": 0}, "LEARNING_RATE is 0"),
-    ({"rate": float("nan")}, "LEARNING_RATE is nan"), ({"sam_rho": -0.1}, "SAM_RHO is -0.1; it must be at least 0"),
+    ({"rate": float("nan")}, "LEARNING_RATE is nan"), ({"sam_rho": -0.1}, "SAM_RHO is -0.1; choose a number"),
     ({"sam_rho": float("nan")}, "SAM_RHO is nan"), ({"steps_per_execution": 0}, "STEPS_PER_EXECUTION is 0"),
     ({"rate": 0.001, "minimum_learning_rate": 0.002}, "MINIMUM_LEARNING_RATE 0.002 is above LEARNING_RATE 0.001"),
 ])
@@ -194,20 +199,27 @@ def test_senseless_numbers_are_refused(data, options, says):
 
 @pytest.mark.parametrize("seed", [-1, 2 ** 31])
 def test_senseless_seeds_are_refused(seed):
-    with pytest.raises(ValueError, match=f"SEED {seed} is not from 0"):
+    with pytest.raises(ValueError, match=f"SEED is {seed}; choose a whole number from 0 to 2,147,483,647"):
         seed_everything(seed, False)
 
 
 def test_a_learning_rate_that_was_too_high_can_be_lowered_on_the_way(data, new_run):
     run = new_run()
     train(data, small, run, epochs=1)
-    with pytest.raises(TrainingFailed, match=r"learning rate 1e\+30"):
-        train(data, small, run, rate=1e30, save_every=1000)
+    with pytest.raises(TrainingFailed, match=r"learning rate 1000"):
+        train(data, small, run, rate=1000, save_every=1000, augment=lambda images, seed: images * np.inf)
     history = train(data, small, run).state["history"]
     assert len(history) == 3 and all(np.isfinite(row["val_loss"]) for row in history)
 
 
-def test_ctrl_c_finishes_the_step_and_saves(data, new_run):
+@pytest.fixture
+def ctrl_c_acts():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)       # a shell's background jobs ignore it
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_finishes_the_step_and_saves(data, new_run, ctrl_c_acts):
     before, (run, undisturbed) = signal.getsignal(signal.SIGINT), (new_run(), new_run())
     with pytest.raises(KeyboardInterrupt, match=r"stopped after step 8; to go on: .*--resume .*bright-001"):
         train(data, small, run, stop_at=7, stop=lambda: signal.raise_signal(signal.SIGINT), save_every=1000)
@@ -219,11 +231,12 @@ def test_ctrl_c_finishes_the_step_and_saves(data, new_run):
         np.testing.assert_array_equal(run.load_state()[0][name], array, err_msg=name)
 
 
-@pytest.fixture
-def ctrl_c_acts():
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)       # a shell's background jobs ignore it
-    yield
-    signal.signal(signal.SIGINT, before)
+def test_a_ctrl_c_that_is_ignored_stays_so(data, new_run, ctrl_c_acts):
+    """As in a shell's background jobs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    run = new_run()
+    train(data, small, run, epochs=1, stop_at=2, stop=lambda: signal.raise_signal(signal.SIGINT))
+    assert run.load_state()[1]["step"] == STEPS and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_a_second_ctrl_c_does_not_wait(data, new_run, ctrl_c_acts):
@@ -256,6 +269,62 @@ def test_a_killed_run_goes_on_bit_equal(data, one_block, new_run, stop_at):
     assert ((undisturbed.path / "model.safetensors").read_bytes() == (killed.path / "model.safetensors").read_bytes())
 
 
+def test_a_halving_never_raises_the_learning_rate(data, new_run):
+    run, bad = new_run(), scripted([0.5, 0.1, 0.1, 0.1])
+    train(data, small, run, epochs=3, patience=1, evaluate=bad)
+    assert run.load_state()[1]["learning_rate_scale"] == 0.25
+    history = train(data, small, run, epochs=4, patience=1, evaluate=bad, minimum_learning_rate=0.008).state["history"]
+    assert [row["learning_rate"] for row in history] == pytest.approx([0.01, 0.01, 0.005, 0.0025])
+    assert run.load_state()[1]["learning_rate_scale"] == 0.25
+
+
+@pytest.mark.parametrize("damage, says", [
+    (lambda path: path.unlink(), ""), (lambda path: path.write_bytes(path.read_bytes()[:-1]), "is damaged")])
+def test_best_weights_that_are_lost_are_named_and_found_anew(data, new_run, capsys, damage, says):
+    run = new_run()
+    train(data, small, run, epochs=2, evaluate=scripted([0.5, 0.6]), early_stopping=2)
+    damage(run.path / "model.safetensors")
+    trainer = train(data, small, run, epochs=3, evaluate=scripted([0.4]), early_stopping=2)
+    said = capsys.readouterr().out
+    assert says in said and "note: the best weights so far are lost; the best of the epochs to come" in said
+    assert (trainer.state["best_epoch"], trainer.state["best_accuracy"]) == run.best() == (3, 0.4)
+
+
+def test_weights_of_an_epoch_that_was_not_saved_any_more_are_the_best(data, new_run):
+    """Killed between the two saves of an epoch's end; what then comes out is no better."""
+    run, undisturbed = new_run(), new_run()
+    train(data, small, run, epochs=1, evaluate=scripted([0.5]))
+    with mock.patch.object(Trainer, "_save", die), pytest.raises(Stop):
+        train(data, small, run, epochs=2, evaluate=scripted([0.7]), save_every=1000)
+    assert run.load_state()[1]["best_epoch"] == 1 and run.best() == (2, 0.7)
+    train(data, small, run, epochs=2, evaluate=scripted([0.6]))
+    assert (run.load_state()[1]["best_epoch"], run.load_state()[1]["best_accuracy"]) == run.best() == (2, 0.7)
+    train(data, small, undisturbed, epochs=2, evaluate=scripted([0.5, 0.7]))
+    for name, array in read_tensors(undisturbed.path / "model.safetensors")[0].items():
+        np.testing.assert_array_equal(read_tensors(run.path / "model.safetensors")[0][name], array)
+
+
+@pytest.mark.parametrize("batch_size, step, share", [(8, 16, 2.0), (83, 1, 0.0), (16, 8, 1.0), (10, 12, 4 / 3)])
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_another_batch_size_goes_on_at_the_same_share_of_the_epoch(data, new_run, batch_size, step, share, precision):
+    """Stopped after 3 of 5 batches of the second epoch; the means of its figures stay what they were."""
+    run, options = new_run(), {"precision": precision, "optimizer": {"accumulation_steps": 2}}
+    with pytest.raises(Stop):
+        train(data, small, run, stop_at=8, save_every=1, **options)
+    before, kept = run.load_state()[0], []
+    with mock.patch.object(Trainer, "train", lambda trainer, *_: kept.append(trainer)):
+        train(data, small, run, batch_size=batch_size, **options)
+    [after] = kept
+    assert after.step == step
+    np.testing.assert_allclose(after.totals.numpy(), share * before["totals"], rtol=1e-6)
+    gradients = before["optimizer/gradient_sum"] * (batch_size == 16)
+    np.testing.assert_array_equal(after.optimizer.gradient_sum.numpy(), gradients)
+    resumed = train(data, small, run, batch_size=batch_size, **options)
+    history = resumed.state["history"]
+    assert [row["epoch"] for row in history] == [1, 2, 3] and history[-1]["step"] == 3 * (83 // batch_size)
+    assert all(0 < row["loss"] < 3 and 0 <= row["accuracy"] <= 1 for row in history)
+
+
 def test_a_finished_run_can_be_made_longer(data, new_run):
     short, long = new_run(), new_run()
     train(data, small, short, epochs=2)
@@ -263,10 +332,6 @@ def test_a_finished_run_can_be_made_longer(data, new_run):
     train(data, small, long, epochs=4)
     for name, array in long.load_state()[0].items():
         np.testing.assert_array_equal(short.load_state()[0][name], array, err_msg=name)
-
-
-def test_duration_reads_like_speech():
-    assert [duration(s) for s in (0, 41.2, 60, 3725, 19200)] == ["0 s", "42 s", "1 min 0 s", "1 h 2 min", "5 h 20 min"]
 
 
 def test_seed_makes_the_initial_weights(make_model):

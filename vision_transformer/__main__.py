@@ -2,10 +2,10 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import sys
 
+from . import load
 from .adapters import DEFAULT, VARIABLE, check_choice
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -31,7 +31,7 @@ def main(arguments=None) -> int:
     for name, meaning in COMMANDS.items():
         command = commands.add_parser(name, help=meaning)
         if name == named:       # no other is imported: doctor must run where TensorFlow doesn't
-            module = importlib.import_module(f".commands.{name}", __package__)
+            module = load(f"commands.{name}")
             command.description = module.__doc__
             module.add_arguments(command)
     parsed = parser.parse_args(arguments)               # exits where no command is named

@@ -20,7 +20,7 @@ def build_model(architecture: str = "vit", **arguments) -> PictureClassifier:
         TypeError: an argument that no architecture takes.
         ValueError: an architecture that isn't known, or what the model itself refuses.
     """
-    if architecture not in ARCHITECTURES:
+    if architecture not in list(ARCHITECTURES):
         raise ValueError(f"ARCHITECTURE {architecture!r} is not known; choose one of {', '.join(ARCHITECTURES)}.")
     takes = {name: set(inspect.signature(model).parameters) for name, model in ARCHITECTURES.items()}
     unknown = sorted(arguments.keys() - set().union(*takes.values()))

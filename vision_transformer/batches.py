@@ -10,14 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from .chance import draw
+from .checks import check_whole
 from .datasets import Split
 
 
 def steps_per_epoch(pictures: int, batch_size: int) -> int:
     """Gives the number of whole batches in an epoch; raises ValueError for a batch that can't be filled."""
-    if not 1 <= batch_size <= pictures:
-        raise ValueError(f"BATCH_SIZE {batch_size} doesn't fit {pictures} training pictures; "
-                         f"choose a size from 1 to {pictures}.")
+    check_whole("BATCH_SIZE", batch_size, 1, pictures, ", which is all training pictures")
     return pictures // batch_size
 
 

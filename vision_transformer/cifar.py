@@ -1,23 +1,28 @@
 """CIFAR's official files -> uint8 pictures, labels and class names.
 
-They are pickles and may come from strangers: nothing that they name is ever run (`_Unpickler`), and an archive is read
-in memory, member by member, never extracted (`_archive_files`).
+They may come from strangers: a pickle runs nothing (`plain_pickle`), and an archive is read in memory, member by
+member, never extracted (`_archive_files`). What a file says of its size is checked before anything of that size is
+made.
 """
 from __future__ import annotations
 
 import gzip
-import io
-import pickle
+import os
 import reprlib
-import tarfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from .messages import one_line
+from .plain_pickle import FROM_BUFFER, Recipe, unpickle
+
 CIFAR_PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
-LARGEST_FILE = 256 * 2**20     # bytes; the largest genuine file, CIFAR-100's train, has 155 million
+LARGEST_FILE = 256 * 2**20     # bytes; the largest genuine ones: an archive of 170 million, CIFAR-100's train of 155
+LARGEST_ARCHIVE = 2 * LARGEST_FILE          # bytes, unpacked; the genuine ones have 186 million
+TAR_BLOCK = 512                # bytes: a tar is made of such blocks
+LONGEST_NAME = 100             # letters of a class's name
 
 
 class DataError(ValueError):
@@ -62,8 +67,7 @@ def refusing(layout, where):
     except DataError:
         raise
     except Exception as error:         # a damaged or forged file can raise nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{layout.name} cannot be read from {where}: {reason}; "
+        raise DataError(f"{layout.name} cannot be read from {where}: {one_line(error)[:300]}; "
                         f"put {layout.archive} from {CIFAR_PAGE} into a folder D and give --data-dir D "
                         "(DATA_DIR), or run `python train_digits.py`, which needs no download.") from error
 
@@ -74,28 +78,74 @@ def _find_source(layout, data_dir):
     for folder in (place / layout.folder, place):
         if folder.is_dir() and (folder.name == layout.folder or (folder / layout.files[-1]).is_file()):
             return folder
-    archive = place if place.is_file() else place / layout.archive
-    if not archive.is_file():
+    archive = place / layout.archive if place.is_dir() else place
+    if not archive.exists():
         raise ValueError(f"neither the folder {layout.folder} nor the file {layout.archive} is there")
+    _check_file(archive)
     return archive
 
 
+def _folder_files(layout, folder):
+    """Yields the name and content of each of the layout's files in a folder."""
+    for name in layout.files:
+        if (folder / name).exists():
+            _check_file(folder / name)
+            yield name, (folder / name).read_bytes()
+
+
 def _archive_files(layout, archive):
-    """Yields the name and content of each of the layout's files in a tar.gz."""
+    """Yields the name and content of each of the layout's files in a tar.gz.
+
+    tarfile is not for strangers' archives: a header of 200 kB keeps it busy for minutes, a chain of them overflows its
+    stack, and it stops before the checksum. Of a header only what every tar has is read; what newer kinds add (long
+    names, sparse files) is passed over, as no genuine file needs it.
+    """
     wanted = {f"{prefix}{layout.folder}/{name}": name for prefix in ("", "./") for name in layout.files}
-    with _Gunzip(archive) as unzipped, tarfile.open(fileobj=unzipped, mode="r:") as tar:
-        for member in tar:
-            _check_size(member.size, member.name)      # a negative one would send tarfile in circles
-            if member.name in wanted:
-                if not member.isfile():
-                    raise ValueError(f"its {member.name} is not a regular file")
-                yield wanted[member.name], tar.extractfile(member).read()
+    with gzip.open(archive) as tar:
+        while len(header := tar.read(TAR_BLOCK)) == TAR_BLOCK and any(header):
+            name, kind, size = _tar_member(header)
+            padded = -(-size // TAR_BLOCK) * TAR_BLOCK
+            if tar.tell() + padded > LARGEST_ARCHIVE:
+                raise ValueError(f"it unpacks to more than {LARGEST_ARCHIVE} bytes, which CIFAR never does")
+            if name not in wanted:
+                tar.seek(padded, os.SEEK_CUR)
+                continue
+            if kind not in b"0\0":
+                raise ValueError(f"its {name} is not a regular file")
+            content = tar.read(padded)[:size]
+            if len(content) < size:
+                raise ValueError(f"it ends in the middle of {name}")
+            yield wanted[name], content
+        while tar.read(2**20):          # to the end, where gzip keeps the checksum
+            if tar.tell() > LARGEST_ARCHIVE:
+                raise ValueError(f"it unpacks to more than {LARGEST_ARCHIVE} bytes, which CIFAR never does")
 
 
-class _Gunzip(gzip.GzipFile):
-    def read(self, size=-1):
-        _check_size(size, "a tar header")      # tarfile would read one of any length whole
-        return super().read(size)
+def _tar_member(header):
+    """A tar header -> the member's name, kind (b"0" or b"\\0": a file) and size (POSIX.1-2017, pax, "ustar format")."""
+    if _tar_number(header[148:156]) != sum(header) - sum(header[148:156]) + 8 * ord(" "):
+        raise ValueError("it is damaged: a member's checksum is wrong, or it is no tar")
+    name, prefix = (part.split(b"\0")[0].decode("utf-8", "replace") for part in (header[:100], header[345:500]))
+    if prefix and header[257:263] == b"ustar\0":
+        name = f"{prefix}/{name}"
+    size = _tar_number(header[124:136])
+    _check_size(size, name)
+    return name.rstrip("/"), header[156:157], size
+
+
+def _tar_number(field):
+    if field[0] & 0x80:                 # GNU's way of writing more than octal digits can
+        return int.from_bytes(field[1:], "big", signed=field[0] == 0xff)
+    digits = field.strip(b" \0")
+    if digits.strip(b"01234567"):
+        raise ValueError("it is damaged: a member's header has no number where one must be")
+    return int(digits or b"0", 8)
+
+
+def _check_file(path):
+    if not path.is_file():              # another kind, such as a pipe, could be waited for in vain
+        raise ValueError(f"its {path.name} is not a regular file")
+    _check_size(path.stat().st_size, path.name)
 
 
 def _check_size(size, name):
@@ -103,34 +153,10 @@ def _check_size(size, name):
         raise ValueError(f"{name} declares {size} bytes, but a CIFAR file has at most {LARGEST_FILE}")
 
 
-class _Recipe:
-    """Stands in for what a pickle calls to build an array: keeps what it is given, does nothing with it."""
-
-    def __init__(self, *arguments):
-        self.arguments = arguments
-
-    def __setstate__(self, state):
-        self.state = state
-
-
-class _Unpickler(pickle.Unpickler):
-    """Reads a pickle of Python 2 or 3 and runs nothing: the few names in a CIFAR file get stand-ins.
-
-    numpy's own would not do: a forged numpy.dtype makes numpy 1.26 and 2.4 take integers for objects.
-    """
-
-    def find_class(self, module, name):
-        path = f"{module}.{name}".replace("numpy._core.", "numpy.core.")
-        if path in ("numpy.core.multiarray._reconstruct", "numpy.core.numeric._frombuffer",
-                    "numpy.ndarray", "numpy.dtype"):
-            return _Recipe
-        if path == "_codecs.encode":   # how Python 3 writes bytes in protocol 2
-            return lambda text, latin1: text.encode("latin1")
-        raise ValueError(f"the file wants to run {module}.{name}, which a CIFAR file never does")
-
-
 def _unpickle(content):
-    entries = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+    if not content:
+        raise ValueError("it is empty")
+    entries = unpickle(content)
     if not isinstance(entries, dict):
         raise ValueError("it is not a pickled dict")
     return {_text(key): value for key, value in entries.items()}
@@ -141,15 +167,19 @@ def _text(value):
 
 
 def _uint8_array(recipe):
-    if not isinstance(recipe, _Recipe):
+    if not isinstance(recipe, Recipe):
         raise ValueError("its data are not an array")
-    if len(recipe.arguments) == 4:     # _frombuffer, pickle protocol 5
-        content, dtype, shape, order = recipe.arguments
-    else:
-        _version, shape, dtype, by_columns, content = recipe.state
-        order = "F" if by_columns else "C"
-    if _text(dtype.arguments[0]) != "u1":
-        raise ValueError(f"its data are of type {reprlib.repr(dtype.arguments[0])}, not uint8")
+    try:
+        if recipe.name == FROM_BUFFER:
+            content, dtype, shape, order = recipe.arguments
+        else:
+            _version, shape, dtype, by_columns, content = recipe.state
+            order = "F" if by_columns else "C"
+        kind = _text(dtype.arguments[0])
+    except (AttributeError, LookupError, TypeError, ValueError):
+        raise ValueError("its data are not an array as numpy writes them") from None
+    if kind != "u1":
+        raise ValueError(f"its data are of type {reprlib.repr(kind)}, not uint8")
     return np.frombuffer(content, np.uint8).reshape(shape, order=order)
 
 
@@ -172,6 +202,10 @@ def _read_class_names(content, layout):
     names = tuple(_text(name) for name in names) if isinstance(names, list) else ()
     if len(names) != len(layout.class_names) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"its {layout.label_names} are not a list of {len(layout.class_names)} names")
+    for name in names:
+        if not 0 < len(name) <= LONGEST_NAME or not name.isprintable() or names.count(name) > 1:
+            raise ValueError(f"its {layout.label_names} have the name {reprlib.repr(name)}, which is there twice, or "
+                             f"not of 1 to {LONGEST_NAME} letters that can be printed")
     return names
 
 
@@ -180,14 +214,13 @@ def read_cifar(layout: Layout, data_dir: str):
 
     Raises DataError for missing, damaged or forged files.
     """
-    source = _find_source(layout, data_dir)
-    if source.is_dir():
-        files = ((name, (source / name).read_bytes()) for name in layout.files if (source / name).is_file())
-    else:
-        files = _archive_files(layout, source)
+    with refusing(layout, data_dir):
+        source = _find_source(layout, data_dir)
     parts = {}
     with refusing(layout, source):
-        for name, content in files:
+        for name, content in (_folder_files if source.is_dir() else _archive_files)(layout, source):
+            if name in parts:
+                raise ValueError(f"it has the file {name} twice")
             read = _read_class_names if name == layout.files[-1] else _read_batch
             with refusing(layout, f"{name} in {source}"):
                 parts[name] = read(content, layout)

@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from .batches import evaluation_batches
+from .checks import check_share, check_whole
+from .memory import enough_memory
 
 
 class Classification:
@@ -22,11 +24,8 @@ class Classification:
 
     def __init__(self, model, top_k: int, batch_size: int, label_smoothing: float = 0.0):
         classes = model.config["num_classes"]
-        if not 1 < top_k <= classes:
-            raise ValueError(f"TOP_K {top_k} makes no sense for {classes} classes; choose from 2 to {classes}.")
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"LABEL_SMOOTHING is {label_smoothing}; it is a share: at least 0, which is none, and "
-                             "below 1.")
+        check_whole("TOP_K", top_k, 2, classes, ", which is all classes")
+        check_share("LABEL_SMOOTHING", label_smoothing, ", where 0 is none")
         self.model, self.top_k, self.batch_size, self.label_smoothing = model, top_k, batch_size, label_smoothing
         self.figures = ("loss", "accuracy", f"top_{top_k}_accuracy")
         shape = (batch_size, *model.config["image_shape"])
@@ -58,8 +57,9 @@ class Classification:
 
     def predict(self, images) -> np.ndarray:
         """Gives the logits (n, K) of all uint8 images (n, H, W, C)."""
-        return np.concatenate([self.predict_step(batch).numpy()[:int(count)]
-                               for batch, count in evaluation_batches(images, self.batch_size)])
+        with enough_memory(f"a batch of {self.batch_size} pictures", "BATCH_SIZE, or the model's sizes"):
+            return np.concatenate([self.predict_step(batch).numpy()[:int(count)]
+                                   for batch, count in evaluation_batches(images, self.batch_size)])
 
     def evaluate(self, split) -> dict:
         """Gives the figures over all pictures of a split, none left out."""

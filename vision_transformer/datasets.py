@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from .checks import is_number, shown
 from .cifar import CIFAR10, CIFAR100, read_cifar, refusing
 
 DIGITS_TEST_SEED = 0           # not the run's seed: every run must meet the same test pictures
@@ -70,12 +71,12 @@ def split_validation(split: Split, share: float, seed: int) -> tuple[Split, Spli
 
     Raises ValueError unless every class is sure of a picture in both.
     """
-    if not 0 < share < 1:
-        raise ValueError(f"the validation share {share} is not between 0 and 1: choose one such as 0.1.")
+    if not is_number(share) or not 0 < share < 1:
+        raise ValueError(f"VALIDATION_SHARE {shown(share)} is not between 0 and 1: choose one such as 0.1.")
     size = math.ceil(share * len(split))
     rarest = min(np.unique(split.labels, return_counts=True)[1], default=0)
     if rarest * min(size, len(split) - size) < max(len(split), 1):
-        raise ValueError(f"the validation share {share} of {len(split)} pictures may leave a part without "
+        raise ValueError(f"VALIDATION_SHARE {share} of {len(split)} pictures may leave a part without "
                          f"the rarest class ({rarest} pictures): choose one nearer to 0.5 or add pictures.")
     parts = train_test_split(np.arange(len(split)), test_size=size, stratify=split.labels, random_state=seed)
     return tuple(Split(split.images[part], split.labels[part]) for part in parts)
@@ -120,5 +121,5 @@ def load_dataset(name: str, data_dir: str = "") -> Dataset:
     Source: https://www.cs.toronto.edu/~kriz/cifar.html
     """
     if name not in DATASETS:
-        raise ValueError(f"there is no dataset {name!r}: choose one of {', '.join(DATASETS)}.")
+        raise ValueError(f"DATASET {name!r} is not known; choose one of {', '.join(DATASETS)}.")
     return DATASETS[name](data_dir)

@@ -14,6 +14,7 @@ from unittest import mock
 import tensorflow as tf
 from tensorflow import keras
 
+from . import recipes
 from .compat import fit_step
 from .runs import Run
 from .settings import flag_of
@@ -49,6 +50,7 @@ def until_training(run: Callable) -> Training | None:
     make_step = keras.Model.make_train_function
 
     def stop_at_train(trainer, batches, validation):
+        trainer.run.release()
         raise _Reached(Training(trainer, batches, validation, trainer.run.config.get("constants", {})))
 
     def stop_at_first_step(model, force=False):         # what Keras calls once `fit` has made batches of its arguments
@@ -91,7 +93,8 @@ def dry_run(script, arguments=()) -> Training:
         argv = [str(path), *flags, *arguments, *(word for name in named for word in elsewhere[name])]
         try:
             with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(said), \
-                    mock.patch.object(sys, "path", [str(path.resolve().parent), *sys.path]):
+                    mock.patch.object(sys, "path", [str(path.resolve().parent), *sys.path]), \
+                    typed_by_nobody() if flags else contextlib.nullcontext():
                 training = until_training(lambda: runpy.run_path(str(path), run_name="__main__"))
         except SystemExit:
             print(said.getvalue(), end="")      # what --help wrote
@@ -101,9 +104,18 @@ def dry_run(script, arguments=()) -> Training:
     return training
 
 
+def typed_by_nobody():
+    """While entered, no flag is refused for having no effect: a run's constants, handed back as flags, may have none.
+
+    Nobody typed them: a recipe or the script as it was then set them.
+    """
+    return mock.patch.object(recipes, "refuse_idle_flags", lambda settings: None)
+
+
 def _of_run(folder) -> tuple[Path, list[str]]:
     """Gives the script that a run was made by, looked for in this folder, and its constants as flags."""
     run = Run(folder)
     constants = {name: value for name, value in run.read("constants").items() if name not in ("RESUME", "RUN_FOLDER")}
     flags = [word for name, value in constants.items() for word in (flag_of(name), str(value))]
-    return Path(re.match(r".*?\.py\b|\S*", run.read("command"))[0]), flags
+    script = re.match(r".*?\.py\b|\S*", run.read("command", kind=str))[0]
+    return Path(Path(script).name), flags               # never one that came with a stranger's folder

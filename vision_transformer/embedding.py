@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from .blocks import LayerNorm
+from .checks import check_whole
 from .compat import raw
 
 POSITIONS = ("learned", "sincos", "none")
@@ -19,15 +20,9 @@ POSITIONS = ("learned", "sincos", "none")
 def patch_grid(image_shape, patch_size: int, patch_stride: int) -> tuple[int, int]:
     """Gives (rows, columns) of patches of an (H, W, C) picture; raises ValueError for sizes that don't fit."""
     height, width = image_shape[:2]
-    if min(patch_size, patch_stride, *image_shape) < 1:
-        raise ValueError(f"every size must be at least 1: picture {tuple(image_shape)}, PATCH_SIZE {patch_size}, "
-                         f"PATCH_STRIDE {patch_stride}.")
-    if patch_size > min(height, width):
-        raise ValueError(f"PATCH_SIZE {patch_size} is larger than the {height}x{width} picture; "
-                         f"choose at most {min(height, width)}.")
-    if patch_stride > patch_size:
-        raise ValueError(f"PATCH_STRIDE {patch_stride} is larger than PATCH_SIZE {patch_size}: the pixels between "
-                         f"patches would never be seen; choose a stride of at most {patch_size}.")
+    check_whole("PATCH_SIZE", patch_size, 1, min(height, width), f", as pictures have {height}x{width} pixels")
+    check_whole("PATCH_STRIDE", patch_stride, 1, patch_size,
+                ", which is PATCH_SIZE: pixels between patches would never be seen")
     for side in (height, width):
         if (side - patch_size) % patch_stride:
             raise ValueError(f"patches of {patch_size} pixels every {patch_stride} pixels would drop the last "

@@ -12,6 +12,7 @@ from __future__ import annotations
 from tensorflow import keras
 
 from .blocks import ATTENTIONS, NORMS, Block, LayerNorm
+from .checks import check_number, check_share, check_switch, check_whole
 from .embedding import (
     POSITIONS,
     ConvolutionEmbedding,
@@ -23,13 +24,18 @@ from .embedding import (
     patch_grid,
 )
 from .heads import CLASSIFIERS, POOLS, SequencePooling, make_classifier, pool_tokens
-from .picture_classifier import PictureClassifier, check_at_least, check_pixels, with_pixels
+from .picture_classifier import LARGEST_SIDE, MOST_WIDTH, PictureClassifier, check_total, with_pixels
 from .stems import WHITENING_PICTURES, CompactStem, HybridStem, stem_grid, stem_widths
 from .token_learner import TOKEN_LEARNERS, TokenLearner
 
 PATCHES = {"linear": PatchEmbedding, "convolution": ConvolutionEmbedding, "shifted": ShiftedPatchEmbedding}
 CHOICES = {"embedding": (*PATCHES, "hybrid", "compact"), "positions": POSITIONS, "attention": ATTENTIONS,
            "norm": NORMS, "token_learner": TOKEN_LEARNERS, "pool": POOLS, "classifier": CLASSIFIERS}
+# From what to what each whole number may go; above lies nothing that anybody has built.
+LIMITS = {"number_of_layers": (1, 1000), "embedding_dim": (1, MOST_WIDTH), "num_heads": (1, MOST_WIDTH),
+          "mlp_hidden_dim": (1, 4 * MOST_WIDTH), "patch_size": (1, LARGEST_SIDE), "patch_stride": (1, LARGEST_SIDE),
+          "register_tokens": (0, 1000), "learned_tokens": (1, MOST_WIDTH), "token_learner_after": (0, 1000),
+          "seed": (0, 2 ** 31 - 1)}
 
 
 @keras.utils.register_keras_serializable("vision_transformer")
@@ -202,20 +208,23 @@ def learns_after(config: dict) -> int:
 
 def _check(config: dict) -> None:
     """Raises ValueError, one sentence for each thing that can be wrong, before anything is built."""
-    check_at_least(1, config, "num_classes", "number_of_layers", "embedding_dim", "num_heads", "mlp_hidden_dim")
-    check_at_least(0, config, "register_tokens", "layer_scale")
-    for name in ("dropout", "stochastic_depth", "classifier_dropout"):
-        if not 0 <= config[name] < 1:
-            raise ValueError(f"{name.upper()} is {config[name]}; it is a share: at least 0 and below 1.")
-    if config["embedding_dim"] % config["num_heads"]:
-        raise ValueError(f"EMBEDDING_DIM {config['embedding_dim']} can't be divided among NUM_HEADS "
-                         f"{config['num_heads']}; choose a multiple of {config['num_heads']}.")
     for name, allowed in CHOICES.items():
         if config[name] not in allowed:
             raise ValueError(f"{name.upper()} {config[name]!r} is not known; choose one of "
                              f"{', '.join(choice or 'nothing' for choice in allowed)}.")
-    check_pixels(config)
+    for name, limits in LIMITS.items():
+        if name not in ("patch_size", "patch_stride") or config["embedding"] not in PATCHES:
+            check_whole(name.upper(), config[name], *limits)        # patch_grid knows patches' limits better
+    check_number("LAYER_SCALE", config["layer_scale"], 0, 1000, ", where 0 is none")
+    for name in ("dropout", "stochastic_depth", "classifier_dropout"):
+        check_share(name.upper(), config[name])
+    check_switch("WHITENING", config["whitening"])
+    if config["embedding_dim"] % config["num_heads"]:
+        raise ValueError(f"EMBEDDING_DIM {config['embedding_dim']} can't be divided among NUM_HEADS "
+                         f"{config['num_heads']}; choose a multiple of {config['num_heads']}.")
+    widths = [*stem_widths(config["stem_widths"]), config["embedding_dim"]]
     rows, columns = token_grid(config)
+    _check_totals(config, rows * columns, widths)
     if rows * columns < 2:
         height, width, _ = config["image_shape"]
         raise ValueError(f"EMBEDDING {config['embedding']!r} makes one token of {height}x{width} pixels, with nothing "
@@ -234,3 +243,22 @@ def _check(config: dict) -> None:
             raise ValueError(f"TOKEN_LEARNER {config['token_learner']!r} behind the last block is of no use to POOL "
                              "'cls', whose token no block updates after that; choose an earlier TOKEN_LEARNER_AFTER, "
                              "more blocks or another pool.")
+
+
+def _check_totals(config: dict, patches: int, widths: list) -> None:
+    """Raises ValueError where a model whose sizes can each be is too large as a whole; counts roughly."""
+    dim, hidden = config["embedding_dim"], config["mlp_hidden_dim"]
+    height, image_width, channels = config["image_shape"]
+    if config["embedding"] in PATCHES:
+        embedding = config["patch_size"] ** 2 * channels * dim
+    else:
+        first = 8 * channels if config["whitening"] else channels
+        embedding = sum(9 * before * width for before, width in zip([first, *widths], widths))
+        check_total("numbers in a feature map", height * image_width * max(first, *widths[:1]),
+                    "STEM_WIDTHS or image_shape")
+    read = config["learned_tokens"] if config["token_learner"] else patches
+    features = dim * read if config["pool"] == "flatten" else dim
+    check_total("weights", embedding + patches * dim + config["number_of_layers"] * dim * (4 * dim + 2 * hidden)
+                + features * hidden, "EMBEDDING_DIM, MLP_HIDDEN_DIM, NUMBER_OF_LAYERS or number of patches")
+    check_total("shares of attention", config["num_heads"] * (patches + config["register_tokens"]) ** 2,
+                "NUM_HEADS or number of patches")

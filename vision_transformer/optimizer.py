@@ -10,6 +10,7 @@ import contextlib
 import numpy as np
 import tensorflow as tf
 
+from .checks import check_number, check_share, check_whole
 from .compat import raw, weight_path
 from .precision import loss_scale_for_policy
 from .schedules import make_schedule
@@ -39,9 +40,11 @@ class AdamW:
             normalization's, are averaged too.
 
     `state` names the variables that a resume needs. A step whose gradient is not finite changes nothing, nor does any
-    step after it; `failed_step` then holds its number (-1 until then), so that the last good weights survive until the
-    loop, which reads the device rarely, notices. Under Keras's policy mixed_float16 there is a `loss_scale`, and such a
-    step is only skipped (in accumulation: its batch) until the scale has come down to 1.
+    step after it, so that the last good weights survive until the loop, which reads the device rarely, notices:
+    `failed_step` then holds its number (-1 until then), `gradient_norm` the norm of the last gradient that counted
+    (-1 before the first).
+    Under Keras's policy mixed_float16 there is a `loss_scale`, and such a step is only skipped (in accumulation: its
+    batch) until the scale has come down to 1.
 
     Raises:
         ValueError: a number that makes no sense.
@@ -77,6 +80,7 @@ class AdamW:
             self.state.update(self.loss_scale.state)
         self.learning_rate = tf.Variable(float(learning_rate), name="learning_rate")
         self.failed_step = tf.Variable(-1.0, name="failed_step")
+        self.gradient_norm = tf.Variable(-1.0, name="gradient_norm")
 
     def scaled(self, loss):
         """Gives what to take the gradient of: the loss, under mixed_float16 times the loss scale."""
@@ -93,8 +97,10 @@ class AdamW:
             gradient /= self.loss_scale.scale
         with tf.device("/CPU:0"), tf.name_scope("on_host"):                # where the step counter lives
             number = tf.cast(step, tf.float32)
-        finite = tf.math.is_finite(tf.reduce_sum(gradient))
+        norm = tf.norm(gradient)                # infinite where a square overflows, as Adam's own squares would
+        finite = tf.math.is_finite(norm)
         healthy = finite & (self.failed_step < 0)
+        self.gradient_norm.assign(tf.where(healthy, norm, self.gradient_norm))
         good = healthy | self.loss_scale.update(finite) if self.loss_scale else healthy
         self.failed_step.assign(tf.where(good | (self.failed_step >= 0), self.failed_step, number))
         if self.accumulation_steps == 1:
@@ -138,6 +144,13 @@ class AdamW:
             average = self.averages + newest * (now - self.averages)
             self.averages.assign(tf.where(due, average, self.averages))
 
+    def rescale_counts(self, share: float) -> None:
+        """After a change of the batch size in mid-epoch: what counted batches counts that share of them."""
+        if self.loss_scale:
+            self.loss_scale.skipped.assign(self.loss_scale.skipped * share)
+        if self.accumulation_steps > 1:
+            self.gradient_sum.assign(tf.zeros_like(self.gradient_sum))      # begun for an update at another step
+
     @contextlib.contextmanager
     def averaged(self):
         """While entered, the weights are their average; the very weights come back. Without an average: no change."""
@@ -167,14 +180,10 @@ def _spread(vector, variables) -> None:
 
 def _check(learning_rate, beta_2, weight_decay, clip_norm, accumulation_steps, average) -> None:
     """Raises ValueError, one sentence for each number that can be wrong; NaN is wrong everywhere."""
-    if not learning_rate > 0:
-        raise ValueError(f"LEARNING_RATE is {learning_rate}; it must be above 0.")
-    for name, value in (("WEIGHT_DECAY", weight_decay), ("CLIP_NORM", clip_norm)):
-        if not 0 <= value < float("inf"):
-            raise ValueError(f"{name} is {value}; it must be at least 0, which is none.")
-    if not 0 <= beta_2 < 1:
-        raise ValueError(f"BETA_2 is {beta_2}; it is a share: at least 0 and below 1, such as 0.999.")
-    if accumulation_steps < 1:
-        raise ValueError(f"ACCUMULATION_STEPS is {accumulation_steps}; it must be at least 1.")
-    if not 0 <= average < 1:
-        raise ValueError(f"AVERAGE is {average}; it is a share: at least 0, which is none, and below 1.")
+    check_number("LEARNING_RATE", learning_rate, 1e-12, 1000)
+    check_number("WEIGHT_DECAY", weight_decay, 0, 1 / learning_rate,
+                 ", where 0 is none: times LEARNING_RATE, a step takes away that share of a weight")
+    check_number("CLIP_NORM", clip_norm, 0, 1e6, ", where 0 is none")
+    check_share("BETA_2", beta_2, ", such as 0.999")
+    check_whole("ACCUMULATION_STEPS", accumulation_steps, 1, 2 ** 31 - 1)
+    check_share("AVERAGE", average, ", where 0 is none")

@@ -4,7 +4,13 @@ from __future__ import annotations
 import tensorflow as tf
 from tensorflow import keras
 
+from .checks import check_number, check_whole, shown
 from .compat import raw
+
+# Limits that no real model meets: beyond them, a config.json from elsewhere could take all memory before it fails.
+LARGEST_SIDE, MOST_CHANNELS, LARGEST_PICTURE = 2 ** 14, 2 ** 10, 2 ** 26        # the last in numbers, H * W * C
+MOST_CLASSES = MOST_WIDTH = 2 ** 16
+MOST_NUMBERS = 2 ** 31                          # weights, or numbers of one layer's output for one picture; 8 GB
 
 
 class PictureClassifier(keras.Model):
@@ -69,30 +75,43 @@ class PictureClassifier(keras.Model):
 
 
 def with_pixels(config: dict) -> dict:
-    """Gives config with image_shape as whole numbers, and with pixel statistics: 127.5 each where there are none.
+    """Gives config with image_shape and pixel statistics in plain numbers; statistics are 127.5 where there are none.
 
-    Raises ValueError for an image_shape that isn't (H, W, C).
+    Raises ValueError for an image_shape that isn't (H, W, C), for statistics that can't scale such pictures, and for a
+    num_classes that can't be.
     """
-    _, _, channels = image_shape = tuple(int(side) for side in config["image_shape"])
-    pixels = {name: [127.5] * channels if config[name] is None else [float(value) for value in config[name]]
-              for name in ("pixel_mean", "pixel_deviation")}
+    image_shape = _listed("image_shape", config["image_shape"], 3, "height, width and channels")
+    for name, size, most in zip(("height", "width", "channels"), image_shape, (LARGEST_SIDE, LARGEST_SIDE,
+                                                                               MOST_CHANNELS)):
+        check_whole(f"image_shape's {name}", size, 1, most)
+    height, width, channels = image_shape = tuple(map(int, image_shape))
+    if height * width * channels > LARGEST_PICTURE:
+        raise ValueError(f"image_shape {image_shape} is {height * width * channels:,} numbers; choose at most "
+                         f"{LARGEST_PICTURE:,}.")
+    check_whole("NUM_CLASSES", config["num_classes"], 1, MOST_CLASSES)
+    pixels = {}
+    for name in ("pixel_mean", "pixel_deviation"):
+        values = [127.5] * channels if config[name] is None else _listed(
+            name, config[name], channels, f"one for each of {channels} channels")
+        for value in values:
+            check_number(f"{name}'s entry", value, -1e6, 1e6)
+        pixels[name] = [float(value) for value in values]
+    if min(pixels["pixel_deviation"]) < 1e-6:
+        raise ValueError(f"pixel_deviation is {shown(pixels['pixel_deviation'])}; each must be above 0: a channel that "
+                         "never changes can't be scaled.")
     return {**config, "image_shape": image_shape, **pixels}
 
 
-def check_at_least(least: int, config: dict, *names: str) -> None:
-    """Raises ValueError where an argument is below `least`."""
-    for name in names:
-        if config[name] < least:
-            raise ValueError(f"{name.upper()} is {config[name]}; it must be at least {least}.")
+def _listed(name: str, values, count: int, which: str) -> list:
+    """Gives the entries of an argument that must have so many; raises ValueError otherwise."""
+    listed = list(values) if hasattr(values, "__iter__") and not isinstance(values, (str, bytes, dict)) else []
+    if len(listed) != count:
+        raise ValueError(f"{name} is {shown(values)}; give {count} numbers: {which}.")
+    return listed
 
 
-def check_pixels(config: dict) -> None:
-    """Raises ValueError for pixel statistics that can't scale the pictures."""
-    channels = config["image_shape"][2]
-    for name in ("pixel_mean", "pixel_deviation"):
-        if len(config[name]) != channels:
-            raise ValueError(f"{name} has {len(config[name])} values for pictures of {channels} channels; give one per "
-                             "channel.")
-    if min(config["pixel_deviation"]) <= 0:
-        raise ValueError(f"pixel_deviation is {config['pixel_deviation']}; each must be above 0: a channel that "
-                         "never changes can't be scaled.")
+def check_total(what: str, numbers: int, choose: str) -> None:
+    """Raises ValueError where a model would have more numbers than can be."""
+    if numbers > MOST_NUMBERS:
+        raise ValueError(f"the model would have {numbers:,} {what}, above the limit of {MOST_NUMBERS:,}; choose a "
+                         f"smaller {choose}.")

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from .runs import write
+from .storage import write
 
 
 def save_samples(path: Path, images, labels, class_names) -> None:

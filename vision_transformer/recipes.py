@@ -4,6 +4,8 @@ A flag on the command line beats both, SIZE beats RECIPE, RECIPE beats the const
 """
 from __future__ import annotations
 
+from .checks import check_kinds
+from .contradictions import refuse_contradictions, refuse_idle_flags
 from .settings import flag_of, nearest
 from .sizes import named_size
 
@@ -35,8 +37,10 @@ def with_recipe(settings):
     A run that is resumed has its constants already.
 
     Raises:
-        ValueError: no such recipe or size, a constant that the script lacks, or two that contradict each other.
+        ValueError: no such recipe or size, a constant that the script lacks, or constants that contradict each other
+            (contradictions.py) or are of another kind than they should.
     """
+    check_kinds(settings.as_dict())
     if not settings.RESUME:
         near = nearest(settings.RECIPE, RECIPES)
         if settings.RECIPE not in RECIPES:
@@ -45,12 +49,8 @@ def with_recipe(settings):
         _replace(settings, f"recipe {settings.RECIPE}", RECIPES[settings.RECIPE])
         _replace(settings, f"size {settings.SIZE}",
                  {name.upper(): value for name, value in named_size(settings.SIZE).items()})
-        if settings.SIZE and settings.ARCHITECTURE != "vit":
-            raise ValueError(f"SIZE {settings.SIZE!r} is a size of ARCHITECTURE 'vit', not {settings.ARCHITECTURE!r}; "
-                             "leave it empty.")
-        if settings.ALTERNATING_FLIP and settings.FLIP_HORIZONTAL:
-            raise ValueError("ALTERNATING_FLIP takes the place of FLIP_HORIZONTAL, which is "
-                             f"{settings.FLIP_HORIZONTAL:g}; set one of the two to 0.")
+        refuse_contradictions(settings)
+        refuse_idle_flags(settings)
     return settings
 
 

@@ -7,10 +7,10 @@ from sklearn.metrics import confusion_matrix
 
 from . import devices
 from .classification import classification_figures
+from .messages import duration
 from .pictures import save_confusion, save_curves, save_samples
 from .runs import command
 from .sizes import parameter_count
-from .training import duration
 
 SAMPLES = 64            # pictures in samples.png
 
@@ -43,9 +43,10 @@ def finish(trainer, data, flip: bool = False) -> None:
     run.load_weights(trainer.task.model)
     save_curves(run.path / "curves.png", state["history"], state["best_epoch"], trainer.halves)
     figures = report_test(run, trainer.task, data, flip)
-    run.write_results({**{f"test_{name}": value for name, value in figures.items()},
+    run.write_results({"epochs": len(state["history"]), **{f"test_{name}": value for name, value in figures.items()},
                        "best_epoch": state["best_epoch"], "best_val_accuracy": state["best_accuracy"],
                        "seconds": round(state["seconds"], 1), "cpu_seconds": round(state["cpu_seconds"], 1)})
+    run.release()
     print(f"best epoch {state['best_epoch']} (validation accuracy {state['best_accuracy']:.2%}); "
           f"training took {duration(state['seconds'])}\n"
           f"\nWeights, figures and pictures are in {run.path}. To go on:\n"

@@ -11,9 +11,11 @@ import tensorflow as tf
 from tensorflow import keras
 
 from .batch_norm import BatchNorm
-from .picture_classifier import PictureClassifier, check_at_least, check_pixels, with_pixels
+from .checks import check_whole
+from .picture_classifier import MOST_WIDTH, PictureClassifier, check_total, with_pixels
 
 STAGES = 3
+MOST_BLOCKS_PER_STAGE = 200     # 1,202 layers: the deepest that the paper tried
 
 
 def _convolution(channels: int, name: str, stride: int = 1):
@@ -71,7 +73,7 @@ class ResNet(PictureClassifier):
         pixel_mean, pixel_deviation: per channel, of the training set; pixels are scaled by them inside.
 
     Raises:
-        ValueError: a number below what makes sense; nothing is built then.
+        ValueError: a number that makes no sense; nothing is built then.
     """
 
     def __init__(self, *, image_shape, num_classes: int, blocks_per_stage: int = 3, first_width: int = 16,
@@ -79,10 +81,11 @@ class ResNet(PictureClassifier):
         config = with_pixels({"image_shape": image_shape, "num_classes": num_classes,
                               "blocks_per_stage": blocks_per_stage, "first_width": first_width,
                               "pixel_mean": pixel_mean, "pixel_deviation": pixel_deviation})
-        if min(config["image_shape"]) < 1:
-            raise ValueError(f"every size must be at least 1: picture {config['image_shape']}.")
-        check_at_least(1, config, "num_classes", "blocks_per_stage", "first_width")
-        check_pixels(config)
+        check_whole("BLOCKS_PER_STAGE", blocks_per_stage, 1, MOST_BLOCKS_PER_STAGE)
+        check_whole("FIRST_WIDTH", first_width, 1, MOST_WIDTH)
+        height, width, _ = config["image_shape"]
+        check_total("weights", 2 * 9 * 21 * blocks_per_stage * first_width ** 2, "BLOCKS_PER_STAGE or FIRST_WIDTH")
+        check_total("numbers in a feature map", height * width * first_width, "FIRST_WIDTH or image_shape")
         super().__init__(config, name=name, **kwargs)
         self.convolution = _convolution(first_width, "convolution")
         self.norm = BatchNorm(name="norm")

@@ -1,75 +1,102 @@
 """The run folder: all that a training leaves behind, and all that later commands need.
 
     runs/cifar10-001/
-        config.json             every constant, the model's sizes, class names, data fingerprint, versions, command
-        model.safetensors       the weights with the best validation accuracy, by name: either Keras reads them
-        history.csv             one row per epoch
-        results.json            the test figures, read once at the end
-        state.safetensors       all that --resume needs
-        tensorboard/            logs for TensorBoard
+        config.json                 every constant, the model's sizes, class names, data fingerprint, versions, command
+        model.safetensors           the weights with the best validation accuracy, by name: either Keras reads them
+        history.csv                 one row per epoch
+        results.json                the test figures, read once at the end
+        state.safetensors           all that --resume needs
+        state-before.safetensors    the same from the save before, should the newest be damaged
+        tensorboard/                logs for TensorBoard
         samples.png  curves.png  confusion.png
+        .lock                       locked by the training that uses the folder
 
-Every file but TensorBoard's is written beside its place and then moved there: a reader never sees half of one. Nothing
-in the folder is code: loading a stranger's run runs nothing of theirs.
+Every file but TensorBoard's is whole or not there. Nothing in the folder is code: loading a stranger's run runs nothing
+of theirs.
 """
 from __future__ import annotations
 
+import contextlib
 import csv
-import hashlib
 import io
 import json
+import math
 import os
 import shlex
+import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
+from unittest import mock
 
-import numpy as np
-import safetensors
-from safetensors.numpy import save as safetensors_bytes
+from tensorflow import keras
 
-from . import devices
 from .architectures import build_model
+from .checks import shown
 from .compat import raw, weight_path
 from .installation import from_here
+from .memory import enough_memory
+from .messages import one_line
 from .picture_classifier import PictureClassifier
+from .storage import (
+    CannotWrite,
+    Damaged,
+    RunError,
+    assign,
+    cannot_write,
+    read_tensors,
+    reason,
+    rename,
+    write,
+    write_tensors,
+)
 
-FORMAT = 1              # of config.json; a higher number is from a newer version of this package
-# What a resumed run may do otherwise than it began; anything else would make it another run.
-MAY_CHANGE = {"RESUME", "EPOCHS", "LEARNING_RATE", "PATIENCE", "MINIMUM_LEARNING_RATE", "EARLY_STOPPING", "SAVE_EVERY",
-              "TEST_FLIP", "DATA_DIR", "DEBUG"}
-
-
-class RunError(ValueError):
-    """A run folder that is missing, damaged or doesn't fit."""
+FORMAT = 2              # of the folder; a higher number is from a newer version of this package
+LARGEST_CONFIG = 2 ** 24        # bytes
 
 
 class Run:
     """A run folder that exists."""
 
     def __init__(self, path):
-        self.path = Path(path)
+        self.path, self.lock = Path(path), None
         if not (self.path / "config.json").is_file():
             raise RunError(f"{self.path} is no run folder (it has no config.json); a run folder looks like "
                            "runs/cifar10-001.")
 
     @classmethod
     def create(cls, folder, name: str, config: dict) -> Run:
-        """Makes the next free numbered folder, e.g. runs/cifar10-001, and writes its config.json."""
+        """Makes the next free numbered folder, e.g. runs/cifar10-001, with its config.json in it.
+
+        Raises:
+            CannotWrite: there is no room or no permission.
+        """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        number = 1 + max([int(p.name[len(name) + 1:]) for p in folder.glob(f"{name}-*")
-                          if p.name[len(name) + 1:].isdigit()], default=0)
-        while True:
-            path = folder / f"{name}-{number:03d}"
-            try:
-                path.mkdir()
-                break
-            except FileExistsError:                     # another training was faster
+        unnamed = folder / f".{name}-{os.getpid()}"
+        try:
+            unnamed.mkdir(parents=True, exist_ok=True)
+            write(unnamed / "config.json", as_json({"format": FORMAT, **config}))
+            number = 1 + max([run_number(path, name) for path in folder.glob(f"{name}-*")], default=0)
+            while True:
+                path = folder / f"{name}-{number:03d}"
+                try:
+                    if not path.exists():
+                        rename(unnamed, path)           # which has all that makes a run folder from its first moment
+                        return cls(path)
+                except OSError:
+                    if not path.exists():               # or else another training was faster
+                        raise
                 number += 1
-        write(path / "config.json", as_json({"format": FORMAT, **config}))
-        return cls(path)
+        except (OSError, CannotWrite) as error:
+            raise CannotWrite(f"no run folder can be made in {folder}: {reason(error)}. Make room, give permission, or "
+                              "choose another --run-folder.") from error
+        finally:
+            shutil.rmtree(unnamed, ignore_errors=True)
+
+    def release(self) -> None:
+        """Lets other processes use the folder again."""
+        if self.lock:
+            self.lock.release(force=True)
 
     def write_config(self, config: dict) -> None:
         """Replaces config.json."""
@@ -78,22 +105,44 @@ class Run:
     @property
     def config(self) -> dict:
         """What config.json says; raises RunError if it is damaged or from a newer version."""
+        path = self.path / "config.json"
         try:
-            config = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
-            newer = config["format"] > FORMAT
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{self.path / 'config.json'} is damaged: {error}.") from error
+            if path.stat().st_size > LARGEST_CONFIG:
+                raise ValueError(f"it has {path.stat().st_size} bytes, more than any run's")
+            config = json.loads(path.read_text(encoding="utf-8"))
+            newer, older = config["format"] > FORMAT, config["format"] < FORMAT
+        except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
+            raise RunError(f"{path} is damaged: {one_line(error)}.") from error
         if newer:
             raise RunError(f"{self.path} was made by a newer version of this program (format {config['format']}, "
                            f"known up to {FORMAT}); update the program.")
+        if older:
+            raise RunError(f"{self.path} was made by an older version of this program (format {config['format']}, now "
+                           f"{FORMAT}), whose weights and saves are kept otherwise; use that one, or train anew.")
         return config
 
-    def read(self, name: str):
-        """Gives one entry of config.json; raises RunError where there is none."""
-        config = self.config
-        if name not in config:
-            raise RunError(f"{self.path / 'config.json'} doesn't say {name!r}: this is no run of a training script.")
-        return config[name]
+    def read(self, *names: str, kind=dict):
+        """Gives what config.json says under these names, one in the other; raises RunError unless it is of that kind.
+
+        kind: dict, list, str, int, float or bool.
+        """
+        value, where = self.config, f"{self.path / 'config.json'}"
+        for name in names:
+            if not isinstance(value, dict) or name not in value:
+                raise RunError(f"{where} doesn't say {' '.join(names)!r}: this is no run of a training script.")
+            value = value[name]
+        if type(value) is not kind:
+            raise RunError(f"{where} says that {' '.join(names)!r} is {shown(value)}, which is no "
+                           f"{kind.__name__}; it is damaged, or no run of a training script.")
+        return value
+
+    @property
+    def class_names(self) -> list:
+        """The names of the classes, as many as the model tells apart; raises RunError where they are none."""
+        names, classes = self.read("class_names", kind=list), self.read("model", "num_classes", kind=int)
+        if len(names) != classes or not all(isinstance(name, str) and name.isprintable() for name in names):
+            raise RunError(f"{self.path / 'config.json'}: its class_names are no list of {classes} names.")
+        return names
 
     @property
     def resume_command(self) -> str:
@@ -102,48 +151,80 @@ class Run:
 
     def has_weights(self) -> bool:
         """Tells whether best weights have been saved."""
-        return (self.path / "model.safetensors").is_file()
+        return self._weights.is_file()
 
-    def save_weights(self, model) -> None:
-        """Saves the model's weights, by name, as the run's best."""
-        write_tensors(self.path / "model.safetensors", {name: v.numpy() for name, v in weights_by_name(model).items()})
+    def save_weights(self, model, epoch: int = 0, accuracy: float = -1.0) -> None:
+        """Saves the model's weights, by name, as the run's best: those after `epoch` (0: none)."""
+        write_tensors(self._weights, {name: v.numpy() for name, v in weights_by_name(model).items()},
+                      {"epoch": epoch, "val_accuracy": accuracy})
 
     def load_weights(self, model) -> None:
         """Puts the run's best weights into a model of the same sizes; raises RunError where they don't fit."""
-        tensors, _ = read_tensors(self.path / "model.safetensors")
-        weights = weights_by_name(model)
-        missing, unknown = sorted(weights.keys() - tensors.keys()), sorted(tensors.keys() - weights.keys())
-        if missing or unknown:
-            raise RunError(f"{self.path / 'model.safetensors'} doesn't fit the model: missing "
-                           f"{', '.join(missing) or 'nothing'}; unknown {', '.join(unknown) or 'nothing'}.")
-        for name, variable in weights.items():
-            if tensors[name].shape != tuple(variable.shape):
-                raise RunError(f"{self.path / 'model.safetensors'}: {name} has shape {tensors[name].shape}, "
-                               f"the model needs {tuple(variable.shape)}.")
-        for name, variable in weights.items():
-            variable.assign(tensors[name])
+        assign(self._weights, read_tensors(self._weights)[0], weights_by_name(model))
+
+    def best(self) -> tuple:
+        """Gives the epoch and the validation accuracy of the saved weights; (0, -1) where there are none."""
+        if not self.has_weights():
+            return 0, -1.0
+        _, values = read_tensors(self._weights)
+        return values["epoch"], values["val_accuracy"]
 
     def load_model(self) -> PictureClassifier:
-        """Makes the run's model, with its best weights."""
+        """Makes the run's model, with its best weights; raises RunError where either is not what a training left."""
+        tensors, config = read_tensors(self._weights)[0], self.read("model")
         try:
-            model = build_model(**self.read("model"))
-        except (TypeError, ValueError) as error:
-            raise RunError(f"{self.path / 'config.json'} describes no model that can be built: {error}") from error
-        self.load_weights(model)
+            with _weights_at_most(2 ** 22 + 16 * sum(tensor.size for tensor in tensors.values())), \
+                    enough_memory("a model of its sizes", "them"):
+                model = build_model(**config)
+        except (TypeError, ValueError, ArithmeticError, MemoryError) as error:
+            raise RunError(f"{self.path / 'config.json'} describes no model that can be built: "
+                           f"{one_line(error)[:500]}") from error
+        assign(self._weights, tensors, weights_by_name(model))
         return model
 
     def has_state(self) -> bool:
         """Tells whether there is something to resume from."""
-        return (self.path / "state.safetensors").is_file()
+        return self._state.is_file() or self._state_before.is_file()
 
     def save_state(self, tensors: dict, state: dict) -> None:
-        """Saves what a resume needs: arrays by name, and plain values."""
-        write_tensors(self.path / "state.safetensors", tensors, {"state": json.dumps(state)})
+        """Saves what a resume needs, arrays by name and plain values; the save before is kept beside it."""
+        write_tensors(self._state, tensors, state, before=self._state_before)
 
     def load_state(self) -> tuple:
-        """Gives the arrays by name and the plain values that save_state got."""
-        tensors, metadata = read_tensors(self.path / "state.safetensors")
-        return tensors, json.loads(metadata["state"])
+        """Gives the arrays by name and the plain values that save_state got last.
+
+        Where that save is damaged or gone, it is named, and from now on the one before it is the last.
+        """
+        try:
+            return read_tensors(self._state)
+        except RunError as error:
+            if not self._state_before.is_file() or (self._state.is_file() and not isinstance(error, Damaged)):
+                raise
+            try:
+                loaded = read_tensors(self._state_before)
+            except Damaged as second:
+                raise RunError(f"{error} And {second} The run can't go on: begin a new one; `predict` and `evaluate` "
+                               "still know its best weights.") from second
+            print(f"note: {error} Going on from the save before it.", flush=True)
+            try:
+                if self._state.is_file():
+                    rename(self._state, self.path / "state-damaged.safetensors")
+                rename(self._state_before, self._state)
+            except OSError as error:
+                raise cannot_write(self._state, error) from error
+            return loaded
+
+    @property
+    def _weights(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def _state(self) -> Path:
+        return self.path / "state.safetensors"
+
+    @property
+    def _state_before(self) -> Path:
+        return self.path / "state-before.safetensors"
 
     def write_history(self, rows: list) -> None:
         """Writes history.csv: one row per epoch."""
@@ -154,63 +235,44 @@ class Run:
         write(self.path / "history.csv", text.getvalue())
 
     def write_results(self, results: dict) -> None:
-        """Writes results.json."""
+        """Writes results.json; results["epochs"]: how many had been trained."""
         write(self.path / "results.json", as_json(results))
 
+    def epochs(self) -> int:
+        """Gives how many epochs the last save has seen."""
+        history = self.load_state()[1].get("history")
+        if not isinstance(history, list):
+            raise RunError(f"{self._state} holds no state of a training; begin a new run.")
+        return len(history)
 
-def resumed(settings):
-    """Gives the settings of the run to resume, with the flags given now; without RESUME, settings as they are.
-
-    Raises:
-        RunError: no such run, or a flag that can't change in the middle of a training.
-    """
-    if not settings.RESUME:
-        return settings
-    constants = Run(settings.RESUME).read("constants")
-    changed = sorted(name for name in settings.given - MAY_CHANGE if getattr(settings, name) != constants.get(name))
-    if changed:
-        raise RunError(f"{settings.RESUME} was begun with {changed[0]} {constants.get(changed[0])!r}, which can't "
-                       f"become {getattr(settings, changed[0])!r} on the way; leave the flag out, or begin a new run.")
-    kept = {name: constants.get(name, value) for name, value in settings.as_dict().items()
-            if name not in settings.given and name != "RESUME"}
-    others = [f"{name} {value!r} ({getattr(settings, name)!r})" for name, value in kept.items()
-              if value != getattr(settings, name)]
-    if others:
-        print(f"note: the run goes on with its own constants, not the script's (in brackets): {', '.join(others)}")
-    vars(settings).update(kept)
-    schedule = vars(settings).get("SCHEDULE")
-    if schedule in ("cosine", "one-cycle", "step") and constants["EPOCHS"] != settings.EPOCHS:
-        print(f"note: SCHEDULE {schedule} now stretches over {settings.EPOCHS} epochs; the learning rate goes "
-              "on from where it would then be, which is a jump")
-    return settings
+    def reported_epochs(self) -> int:
+        """Gives how many epochs had been trained when results.json was written; 0 if it was not."""
+        try:
+            return json.loads((self.path / "results.json").read_text(encoding="utf-8"))["epochs"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
 
 
-def open_run(settings, data, model) -> Run:
-    """Opens the run to resume, or makes the next free folder in RUN_FOLDER and writes its config.json."""
-    constants = {**settings.as_dict(), "RESUME": ""}
-    if settings.RESUME:
-        run = Run(settings.RESUME)
-        if run.read("data")["fingerprint"] != data.fingerprint:
-            raise RunError(f"{run.path} was begun on other data than {data.name} as it is now; point --data-dir to the "
-                           "files it was begun on, or begin a new run.")
-        _check_unfinished(run, settings.EPOCHS)
-        run.write_config({**run.config, "constants": constants})        # the next resume begins with these
-        return run
-    return Run.create(settings.RUN_FOLDER, data.name, {
-        "constants": constants, "model": model.get_config(), "class_names": list(data.class_names),
-        "data": {"name": data.name, "fingerprint": data.fingerprint}, "versions": devices.versions(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])})
+@contextlib.contextmanager
+def _weights_at_most(numbers: int):
+    """While entered, no model of more numbers than that can be made: a stranger's config.json may ask for terabytes."""
+    add_weight, left = keras.layers.Layer.add_weight, numbers
+
+    def counted(layer, *arguments, **options):
+        nonlocal left
+        left -= math.prod(options.get("shape") or ())
+        if left < 0:
+            raise ValueError("it is many times larger than its weights' file.")
+        return add_weight(layer, *arguments, **options)
+
+    with mock.patch.object(keras.layers.Layer, "add_weight", counted):
+        yield
 
 
-def _check_unfinished(run: Run, epochs: int) -> None:
-    """Raises RunError if there is nothing to resume: the state is gone, or all epochs are done and reported."""
-    if not run.has_state():
-        if (run.path / "history.csv").is_file():
-            raise RunError(f"{run.path / 'state.safetensors'} is gone, so the run can't go on; begin a new one.")
-        return
-    done = len(run.load_state()[1]["history"])
-    if done > epochs or (done == epochs and (run.path / "results.json").is_file()):
-        raise RunError(f"{run.path} already has {done} epochs; to train on, give it more: --epochs {2 * done}.")
+def run_number(path: Path, name: str) -> int:
+    """runs/cifar10-007, cifar10 -> 7; 0 for what is no numbered folder of that name."""
+    number = path.name[len(name) + 1:]
+    return int(number) if number.isdecimal() and path.name.startswith(name) else 0
 
 
 def command(*words) -> str:
@@ -227,49 +289,3 @@ def weights_by_name(model) -> dict:
 def as_json(values) -> str:
     """Writes plain values as JSON that people can read."""
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-
-
-def write(path: Path, content) -> None:
-    """Writes text or bytes to a file all at once: beside it first, flushed, then renamed."""
-    beside = path.with_name(path.name + ".part")
-    with beside.open("wb") as file:
-        file.write(content.encode("utf-8") if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    for patience in range(20, -1, -1):
-        try:
-            beside.replace(path)
-            break
-        except PermissionError:         # Windows, while a viewer or a virus scanner has the old file open
-            if not patience:
-                raise
-            time.sleep(0.25)
-
-
-def write_tensors(path: Path, tensors: dict, metadata=None) -> None:
-    """Writes arrays by name, with a checksum in the header: the format itself doesn't see a flipped bit."""
-    # safetensors 0.8.0 writes wrong data, silently, for an array that is not contiguous.
-    tensors = {name: np.asarray(t, order="C") for name, t in tensors.items()}
-    write(path, safetensors_bytes(tensors, {**(metadata or {}), "sha256": _checksum(tensors)}))
-
-
-def read_tensors(path: Path) -> tuple:
-    """Gives the arrays by name and the metadata; raises RunError for a missing or damaged file."""
-    if not path.is_file():
-        raise RunError(f"{path} is missing; the training has not come so far, or the file was removed.")
-    try:
-        with safetensors.safe_open(path, framework="np") as file:
-            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as error:
-        raise RunError(f"{path} is damaged: {error}.") from error
-    if metadata.get("sha256") != _checksum(tensors):
-        raise RunError(f"{path} is damaged: its checksum is not that of its contents.")
-    return tensors, metadata
-
-
-def _checksum(tensors: dict) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
-        digest.update(tensors[name].tobytes())
-    return digest.hexdigest()

@@ -16,8 +16,12 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from .checks import check_whole, is_number, shown
+
 ONE_CYCLE_RISE = 0.25               # share of training, where no warm-up is given
 DROPS = (0.6, 0.85)                 # shares of the way; a tenth is left at each
+HALVING = "plateau"                 # the one that goes by the validation accuracy
+MOST_STEPS = 2 ** 31 - 1            # the step counter is an int32
 
 
 class Schedule(NamedTuple):
@@ -61,7 +65,7 @@ def _drops(schedule, step):
     return tf.pow(0.1, tf.add_n(dropped))
 
 
-SCHEDULES = {"plateau": _constant, "constant": _constant, "cosine": _cosine, "one-cycle": _line_down, "step": _drops}
+SCHEDULES = {HALVING: _constant, "constant": _constant, "cosine": _cosine, "one-cycle": _line_down, "step": _drops}
 
 
 def make_schedule(name: str, steps_per_epoch: int, epochs: int, warmup_epochs: float = 0.0) -> Schedule:
@@ -75,10 +79,9 @@ def make_schedule(name: str, steps_per_epoch: int, epochs: int, warmup_epochs: f
     """
     if name not in SCHEDULES:
         raise ValueError(f"SCHEDULE {name!r} is not known; choose one of {', '.join(SCHEDULES)}.")
-    if epochs < 1:
-        raise ValueError(f"EPOCHS is {epochs}; it must be at least 1.")
-    if not 0 <= warmup_epochs < epochs:
-        raise ValueError(f"WARMUP_EPOCHS {warmup_epochs:g} doesn't fit EPOCHS {epochs}; choose from 0 to below "
+    check_whole("EPOCHS", epochs, 1, MOST_STEPS // steps_per_epoch)
+    if not is_number(warmup_epochs) or not 0 <= warmup_epochs < epochs:
+        raise ValueError(f"WARMUP_EPOCHS {shown(warmup_epochs)} doesn't fit EPOCHS {epochs}; choose from 0 to below "
                          f"{epochs}.")
     total_steps = steps_per_epoch * epochs
     if name == "one-cycle" and not warmup_epochs:

@@ -23,9 +23,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Callable, Iterable, NamedTuple
 
+from .messages import OUT_OF_MEMORY, harmless, one_line
+
 
 class Settings(SimpleNamespace):
-    """One attribute per constant; `given`: the names that came from the command line; `headings`: name -> heading."""
+    """One attribute per constant, and three more.
+
+    `given`: the names that came from the command line; `changed`: those of them with another value than the script's;
+    `headings`: name -> heading.
+    """
 
     def as_dict(self) -> dict[str, int | float | bool | str]:
         """Constant's name -> value, in the script's order; JSON can hold it."""
@@ -68,10 +74,13 @@ def _finite(text: str) -> float:
     return value
 
 
+TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
 def _truth(text: str) -> bool:
-    if text.lower() not in ("true", "yes", "on", "1", "false", "no", "off", "0"):
+    if text.lower() not in TRUE + FALSE:
         raise ValueError(text)
-    return text.lower() in ("true", "yes", "on", "1")
+    return text.lower() in TRUE
 
 
 KINDS = {  # kind of the constant -> what its flag takes, and how the typed text becomes the value
@@ -147,7 +156,7 @@ def _literal(statement: ast.stmt) -> Any:
 # ------------------------------------------------------------------------------------------ the command line
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
-        self.exit(2, f"{self.prog}: {message}\n")            # one line: the usage of 40 flags would bury it
+        self.exit(2, f"{self.prog}: {harmless(message)}\n")  # one line: the usage of 40 flags would bury it
 
     def print_help(self, file: Any = None) -> None:
         # Windows redirects into a code page that lacks letters such as ≤; those become "?", not a crash
@@ -169,7 +178,8 @@ def read_settings(script: str | Path, arguments: list[str] | None = None) -> Set
     typed = vars(namespace)
     values = {constant.name: _convert(parser, constant, typed[constant.name])
               if constant.name in typed else constant.default for constant in constants}
-    return Settings(**values, given=frozenset(typed), headings={c.name: c.group for c in constants})
+    changed = frozenset(c.name for c in constants if c.name in typed and values[c.name] != c.default)
+    return Settings(**values, given=frozenset(typed), changed=changed, headings={c.name: c.group for c in constants})
 
 
 def _parser(name: str, description: str, constants: list[Constant]) -> _Parser:
@@ -216,7 +226,8 @@ def run_script(main: Callable[[], Any]) -> None:
 
     The traceback is shown where the script has DEBUG = True or the flag --debug is given.
     """
-    debug = main.__globals__.get("DEBUG", False) or "--debug" in sys.argv
+    typed = re.findall(r"(?<!\S)--debug(?:[= ](\S+))?(?!\S)", " ".join(sys.argv))
+    debug = typed[-1].lower() not in FALSE if typed else main.__globals__.get("DEBUG", False)
     for stream in (sys.stdout, sys.stderr):             # a file name that Windows' console can't show is no error
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -231,7 +242,11 @@ def run_script(main: Callable[[], Any]) -> None:
         if debug:
             raise
         code = 1 if isinstance(error, RuntimeError) else 2
-        message = f"{' '.join(str(error).split()) or 'out of memory'} (--debug shows where)"
+        message = f"{one_line(error)} (--debug shows where)"
+    except Exception as error:
+        if debug or type(error).__name__ != "ResourceExhaustedError":       # TensorFlow's, which may not be imported
+            raise
+        code, message = 2, f"{OUT_OF_MEMORY} (--debug shows where)"
     name = Path(sys.argv[0]).name
     print(f"{'vision_transformer' if name == '__main__.py' else name}: {message}", file=sys.stderr)
     sys.exit(code)

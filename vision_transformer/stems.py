@@ -9,9 +9,11 @@ import tensorflow as tf
 from tensorflow import keras
 
 from .batch_norm import BatchNorm
+from .checks import shown
 from .compat import raw
 from .embedding import as_tokens
 from .gradients import gelu
+from .picture_classifier import MOST_WIDTH
 
 WHITENING_SIDE = 2              # pixels of the patches that whitening looks at
 WHITENING_PICTURES = 2000       # training pictures that their covariance is measured on
@@ -20,18 +22,17 @@ WHITENING_EPSILON = 5e-4        # added to a direction's variance, so that one w
 
 def stem_widths(text: str) -> list:
     """Reads channels such as "64-128" -> [64, 128], "" -> []; raises ValueError for anything else."""
-    widths = [int(part) if part.isdecimal() else 0 for part in text.split("-")] if text else []
-    if 0 in widths:
-        raise ValueError(f"STEM_WIDTHS {text!r} is no list of widths; write whole numbers above 0 with - between them, "
-                         "such as 64-128.")
+    parts = text.split("-") if isinstance(text, str) else ["?"]
+    widths = [int(part) if part.isdecimal() and len(part) < 9 else 0 for part in parts] if text != "" else []
+    if not all(0 < width <= MOST_WIDTH for width in widths):
+        raise ValueError(f"STEM_WIDTHS {shown(text)} is no list of widths; write whole numbers from 1 to "
+                         f"{MOST_WIDTH:,} with - between them, such as 64-128.")
     return widths
 
 
 def stem_grid(image_shape, halvings: int) -> tuple[int, int]:
     """Gives (rows, columns) of an (H, W, C) picture's feature map; raises ValueError where a side can't be halved."""
     height, width, _ = image_shape
-    if min(image_shape) < 1:
-        raise ValueError(f"every size must be at least 1: picture {tuple(image_shape)}.")
     if height % 2 ** halvings or width % 2 ** halvings:
         raise ValueError(f"a {height}x{width} picture can't be halved {halvings} times, as EMBEDDING and STEM_WIDTHS "
                          "ask for; give fewer widths.")

@@ -12,20 +12,26 @@ the step, and `fit` reads the device back at every batch, which makes a DirectML
 """
 from __future__ import annotations
 
+import contextlib
 import functools
-import math
-import signal
-import threading
 import time
 
 import tensorflow as tf
 from tensorflow import keras
 from tqdm import tqdm
 
+from .checks import check_number, check_whole, is_number
+from .interruption import Interruption
+from .memory import enough_memory
+from .messages import duration, one_line
 from .precision import sees_directml
 from .runs import weights_by_name
+from .schedules import HALVING
 from .steps import compiled_step, compiled_steps
+from .storage import RunError, assign
+from .tensorboard_log import TensorBoardLog
 
+FIGURES = ("learning_rate", "loss", "accuracy", "val_loss", "val_accuracy")      # of an epoch, whatever the task
 READ_EVERY = 20         # steps between looks at the device: each look waits for it, none lets its memory grow
 
 
@@ -35,8 +41,7 @@ class TrainingFailed(RuntimeError):
 
 def seed_everything(seed: int, deterministic: bool) -> None:
     """Seeds the first weights; with `deterministic`, runs are also bit-equal on one machine and stack."""
-    if not 0 <= seed < 2 ** 31:
-        raise ValueError(f"SEED {seed} is not from 0 to {2 ** 31 - 1}; choose a number there.")
+    check_whole("SEED", seed, 0, 2 ** 31 - 1)
     keras.utils.set_random_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -54,6 +59,7 @@ class Trainer:
         minimum_learning_rate: halving ends here.
         early_stopping: epochs without a better validation accuracy after which training ends; 0: never.
         save_every: steps between saves of all that a resume needs; the end of each epoch saves too.
+        save_minutes: minutes after which it is saved even so; 0: never for that.
         sam_rho: radius of sharpness-aware minimization, at twice the cost of a step; 0: none.
         steps_per_execution: steps made in one call of the compiled function, fewer where a save, a look at the device
             or the end of an epoch comes first.
@@ -64,22 +70,26 @@ class Trainer:
     """
 
     def __init__(self, task, optimizer, *, steps_per_epoch: int, epochs: int, patience: int,
-                 minimum_learning_rate: float, early_stopping: int, save_every: int, sam_rho: float = 0.0,
-                 steps_per_execution: int = 1, xla: bool = False):
+                 minimum_learning_rate: float, early_stopping: int, save_every: int, save_minutes: float = 0.0,
+                 sam_rho: float = 0.0, steps_per_execution: int = 1, xla: bool = False):
         for name, value, least in (("EPOCHS", epochs, 1), ("PATIENCE", patience, 1), ("SAVE_EVERY", save_every, 1),
-                                   ("EARLY_STOPPING", early_stopping, 0), ("SAM_RHO", sam_rho, 0),
-                                   ("STEPS_PER_EXECUTION", steps_per_execution, 1),
-                                   ("MINIMUM_LEARNING_RATE", minimum_learning_rate, 0)):
-            if not least <= value < math.inf:
-                raise ValueError(f"{name} is {value}; it must be at least {least}.")
+                                   ("EARLY_STOPPING", early_stopping, 0),
+                                   ("STEPS_PER_EXECUTION", steps_per_execution, 1)):
+            check_whole(name, value, least)             # however large: what would come then never does
+        check_number("SAVE_MINUTES", save_minutes, 0, 10_000, ", where 0 is never")
+        check_number("SAM_RHO", sam_rho, 0, 100, ", where 0 is none")
+        check_number("MINIMUM_LEARNING_RATE", minimum_learning_rate, 0, 1000)
+        if optimizer.accumulation_steps > epochs * steps_per_epoch:
+            raise ValueError(f"ACCUMULATION_STEPS {optimizer.accumulation_steps} makes no update in EPOCHS {epochs} of "
+                             f"{steps_per_epoch} batches; choose at most {epochs * steps_per_epoch}, or more epochs.")
         if xla and sees_directml():
             raise ValueError("XLA is true, but there is no XLA compiler for DirectML; set XLA to false.")
         self.task, self.optimizer = task, optimizer
         self.steps_per_epoch, self.epochs, self.patience = steps_per_epoch, epochs, patience
         self.minimum_learning_rate, self.early_stopping = minimum_learning_rate, early_stopping
-        self.save_every, self.sam_rho = save_every, sam_rho
+        self.save_every, self.save_minutes, self.sam_rho = save_every, save_minutes, sam_rho
         self.steps_per_execution, self.xla = steps_per_execution, xla
-        self.halves = optimizer.schedule.name == "plateau"
+        self.halves = optimizer.schedule.name == HALVING
         self.base_learning_rate = float(f"{optimizer.learning_rate.numpy():.7g}")       # of float32, as typed
         if self.halves and minimum_learning_rate > self.base_learning_rate:
             raise ValueError(f"MINIMUM_LEARNING_RATE {minimum_learning_rate:g} is above LEARNING_RATE "
@@ -94,13 +104,46 @@ class Trainer:
         self.run = run
         if run.has_state():
             tensors, state = run.load_state()
-            for name, variable in self._tensors().items():
-                variable.assign(tensors[name])
-            self.step = state.pop("step")
-            self.state = state
-            if state["history"]:
-                run.write_history(state["history"])
-            self.optimizer.learning_rate.assign(self.learning_rate)
+            assign(run.path / "state.safetensors", tensors, self._tensors())
+            try:
+                self._go_on_from(state)
+            except (AttributeError, ArithmeticError, KeyError, TypeError, ValueError) as error:
+                raise RunError(f"{run.path / 'state.safetensors'} holds no state of this training: "
+                               f"{one_line(error)[:300]}; begin a new run.") from error
+            self._find_best()
+            if self.state["history"]:
+                run.write_history(self.state["history"])
+
+    def _go_on_from(self, state: dict) -> None:
+        """Takes in what was saved beside the tensors."""
+        self.step, steps_per_epoch = int(state["step"]), int(state["steps_per_epoch"])
+        self.state = {name: type(value)(state[name]) for name, value in self.state.items()}
+        for row in self.state["history"]:
+            if not all(is_number(row[name]) for name in ("epoch", "step", "seconds", *FIGURES)):
+                raise ValueError("its history has a row without figures")
+        if self.step < 0 or not 0 <= self.state["best_epoch"] <= len(self.state["history"]):
+            raise ValueError(f"its step is {self.step}, its best epoch {self.state['best_epoch']}")
+        if steps_per_epoch != self.steps_per_epoch:     # another batch size: go on at the same share of the epoch
+            epochs, before = divmod(self.step, steps_per_epoch)
+            done = before * self.steps_per_epoch // steps_per_epoch
+            self.step = epochs * self.steps_per_epoch + done
+            self.optimizer.rescale_counts(done / max(before, 1))
+            self.totals.assign(self.totals * (done / max(before, 1)))
+        self.optimizer.learning_rate.assign(self.learning_rate)
+
+    def _find_best(self) -> None:
+        """Holds what the state says of the best weights against those that are there."""
+        state, done = self.state, len(self.state["history"])
+        try:
+            epoch, accuracy = self.run.best()
+        except RunError as error:
+            print(f"note: {error}", flush=True)
+            epoch, accuracy = 0, -1.0
+        if done < epoch <= self.epochs:     # killed just after weights were saved, before it was saved that they were
+            state["best_epoch"], state["best_accuracy"] = epoch, accuracy
+        elif not epoch and state["best_epoch"]:
+            print("note: the best weights so far are lost; the best of the epochs to come will be kept", flush=True)
+            state["best_epoch"], state["best_accuracy"] = done, -1.0
 
     @property
     def learning_rate(self) -> float:
@@ -116,24 +159,30 @@ class Trainer:
 
         Raises:
             TrainingFailed: at a step whose gradient is not finite; the last save and the best weights stay.
-            KeyboardInterrupt: after Ctrl-C, once the step is finished and saved; a second Ctrl-C doesn't wait.
+            KeyboardInterrupt: after Ctrl-C or SIGTERM, once the step is finished and saved; a second one doesn't wait.
+            CannotWrite: no room or no permission for a save; the one before stays.
+            MemoryError: a batch doesn't fit into the device's memory.
         """
-        writer = tf.summary.create_file_writer(str(self.run.path / "tensorboard"))
+        batch_size, resume = batches.element_spec[1].shape[0], self.run.resume_command
         self._clock = time.monotonic() - self.state["seconds"], time.process_time() - self.state["cpu_seconds"]
+        self._saved_at = time.monotonic()
+        log = TensorBoardLog(self.run.path / "tensorboard", self.state["history"])
         with tqdm(total=self.epochs * self.steps_per_epoch, initial=self.step, unit="step", leave=False,
-                  dynamic_ncols=True, disable=None) as bar, _CtrlC() as ctrl_c:     # None: a bar on a terminal only
-            for steps, make_them in self._executions(batches):
+                  dynamic_ncols=True, disable=None) as bar, contextlib.closing(log), \
+                enough_memory(f"a step with BATCH_SIZE {batch_size}", "BATCH_SIZE, or the model's sizes"), \
+                Interruption(f"stopped at once; to go on from the last save: {resume}") as interruption:
+            for steps, make_them in self._executions(batches):      # bar's None: on a terminal only
                 if self._waited_enough():
                     print(f"no better validation accuracy for {self.early_stopping} epochs: training ends early")
                     break
                 make_them()
                 self.step += steps
                 bar.update(steps)
-                self._after_step(bar, validation, writer)
-                if ctrl_c.pressed:
+                self._after_step(bar, validation, log)
+                if interruption.asked:
                     self._read((self.step - 1) % self.steps_per_epoch + 1)      # is all well with what is saved now?
                     self._save()
-                    raise KeyboardInterrupt(f"stopped after step {self.step}; to go on: {self.run.resume_command}")
+                    raise KeyboardInterrupt(f"stopped after step {self.step}; to go on: {resume}")
 
     def _executions(self, batches):
         """Yields how many steps come next, and a function that makes them in one call of a compiled one."""
@@ -149,15 +198,15 @@ class Trainer:
                         self.save_every - self.step % self.save_every)
             yield steps, functools.partial(train_steps, stream, tf.constant(steps))
 
-    def _after_step(self, bar, validation, writer) -> None:
+    def _after_step(self, bar, validation, log) -> None:
         """Looks at the device where it is time to, saves where it is time to, ends the epoch where it ends."""
         done = (self.step - 1) % self.steps_per_epoch + 1       # of this epoch
-        ended, saves = done == self.steps_per_epoch, self.step % self.save_every == 0
+        ended, saves = done == self.steps_per_epoch, self.step % self.save_every == 0 or self._saved_long_ago()
         if ended or saves or done % READ_EVERY == 0:
             trained = self._read(done)
             bar.set_postfix({name: f"{value:.4f}" for name, value in trained.items()})
         if ended:
-            row = self._end_epoch(trained, validation, writer)
+            row = self._end_epoch(trained, validation, log)
             with tqdm.external_write_mode():
                 print(self._line(row), flush=True)
         elif saves:
@@ -174,22 +223,25 @@ class Trainer:
         if not self.run.has_weights():
             with self.optimizer.averaged():
                 self.run.save_weights(self.task.model)      # as they were before that step
+        rate = self.learning_rate * float(self.optimizer.schedule(failed))
         lower = f"--learning-rate {self.base_learning_rate / 2:g}"
-        begin = f"begin again with a lower learning rate: {lower}"
+        norm = self.optimizer.gradient_norm.numpy()
+        before = f"the norm of the gradient before it was {norm:.4g}" if norm >= 0 else "no step was made before it"
+        resume = f"from the last save: {self.run.resume_command} {lower}; if that fails too, "
         raise TrainingFailed(
-            f"at step {failed} (epoch {failed // self.steps_per_epoch + 1}, learning rate {self.learning_rate:g}) the "
-            f"loss or its gradient was no longer a finite number. The best weights so far are kept. To go on, "
-            + (f"from the last save: {self.run.resume_command} {lower}; if that fails too, " if self.run.has_state()
-               else "") + begin)
+            f"at step {failed} (epoch {failed // self.steps_per_epoch + 1}, learning rate {rate:.4g}) the loss or its "
+            f"gradient was no longer a finite number; {before}. The best weights so far are kept. To go on, "
+            f"{resume if self.run.has_state() else ''}begin again with a lower learning rate: {lower}, or with shorter "
+            "gradients: --clip-norm 1")
 
-    def _end_epoch(self, trained: dict, validation, writer) -> dict:
+    def _end_epoch(self, trained: dict, validation, log) -> dict:
         """Validates, keeps the best weights, halves the learning rate where nothing gets better; gives the row."""
         state, epoch = self.state, self.step // self.steps_per_epoch
         with self.optimizer.averaged():
             validated = self.task.evaluate(validation)
             better = validated["accuracy"] > state["best_accuracy"]
             if better:
-                self.run.save_weights(self.task.model)
+                self.run.save_weights(self.task.model, epoch, validated["accuracy"])
         self._look_at_clock()
         row = {"epoch": epoch, "step": self.step,
                "learning_rate": self.learning_rate * float(self.optimizer.schedule(self.step - 1)),
@@ -200,19 +252,15 @@ class Trainer:
             state["best_accuracy"], state["best_epoch"] = row["val_accuracy"], epoch
         elif self.halves and epoch - max(state["best_epoch"], state["halved_epoch"]) >= self.patience:
             state["halved_epoch"] = epoch
-            state["learning_rate_scale"] = max(state["learning_rate_scale"] / 2,
-                                               self.minimum_learning_rate / self.base_learning_rate)
+            halved = max(state["learning_rate_scale"] / 2, self.minimum_learning_rate / self.base_learning_rate)
+            state["learning_rate_scale"] = min(halved, state["learning_rate_scale"])    # a resume may raise the minimum
             self.optimizer.learning_rate.assign(self.learning_rate)
         self.totals.assign(tf.zeros_like(self.totals))
         if self.optimizer.loss_scale:
             self.optimizer.loss_scale.skipped.assign(0.0)
-        with writer.as_default(step=epoch):
-            for name, value in row.items():
-                if name not in ("epoch", "step"):
-                    tf.summary.scalar(name, value)
-        writer.flush()
         self._save()
         self.run.write_history(state["history"])
+        log.add(row)
         return row
 
     def _line(self, row: dict) -> str:
@@ -237,32 +285,11 @@ class Trainer:
         return {**{f"weights/{name}": v for name, v in weights_by_name(self.task.model).items()},
                 **{f"optimizer/{name}": v for name, v in self.optimizer.state.items()}, "totals": self.totals}
 
+    def _saved_long_ago(self) -> bool:
+        return 0 < 60 * self.save_minutes <= time.monotonic() - self._saved_at
+
     def _save(self) -> None:
         self._look_at_clock()
         self.run.save_state({name: v.numpy() for name, v in self._tensors().items()},
-                            {**self.state, "step": self.step})
-
-
-class _CtrlC:
-    """While entered, the first Ctrl-C is only noted in `pressed`; the second acts as ever."""
-
-    def __enter__(self):
-        self.pressed, self._main = False, threading.current_thread() is threading.main_thread()
-        if self._main:                                  # Python tells no other thread of signals
-            self._before = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def _note(self, *_):
-        self.pressed = True
-        signal.signal(signal.SIGINT, self._before)
-
-    def __exit__(self, *_):
-        if self._main:
-            signal.signal(signal.SIGINT, self._before)
-
-
-def duration(seconds: float) -> str:
-    """Writes seconds as people say them: '42 s', '3 min 20 s', '5 h 20 min'."""
-    minutes, seconds = divmod(math.ceil(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+                            {**self.state, "step": self.step, "steps_per_epoch": self.steps_per_epoch})
+        self._saved_at = time.monotonic()

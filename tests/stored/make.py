@@ -1,6 +1,7 @@
 """Wrote the small runs in this folder, one on each stack: python tests/stored/make.py (from the project's folder).
 
-Never make them again to mend a failing test: users' runs would stay broken.
+Never make them again to mend a failing test: users' runs would stay broken. Another format gets another number
+(FORMAT in runs.py), by which older runs are refused in so many words.
 """
 import sys
 from pathlib import Path

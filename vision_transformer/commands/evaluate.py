@@ -5,6 +5,7 @@ from ..classification import Classification
 from ..datasets import load_dataset
 from ..report import report_test
 from ..runs import Run
+from ..storage import RunError
 
 
 def add_arguments(parser) -> None:
@@ -17,12 +18,17 @@ def add_arguments(parser) -> None:
 def run(arguments) -> int:
     """Evaluates and prints."""
     run = Run(arguments.run)
-    constants, seen, model = run.read("constants"), run.read("data")["fingerprint"], run.load_model()
-    data_dir = constants["DATA_DIR"] if arguments.data_dir is None else arguments.data_dir
-    data = load_dataset(constants["DATASET"], data_dir)
+    dataset, data_dir = (run.read("constants", name, kind=str) for name in ("DATASET", "DATA_DIR"))
+    top_k, batch_size = (run.read("constants", name, kind=int) for name in ("TOP_K", "BATCH_SIZE"))
+    seen, model = run.read("data", "fingerprint", kind=str), run.load_model()
+    data = load_dataset(dataset, data_dir if arguments.data_dir is None else arguments.data_dir)
+    if (data.image_shape, data.num_classes) != (model.config["image_shape"], model.config["num_classes"]):
+        raise RunError(f"{run.path} was not trained on {data.name}: its model takes pictures of shape "
+                       f"{model.config['image_shape']} and knows {model.config['num_classes']} classes, not "
+                       f"{data.image_shape} and {data.num_classes}.")
     if data.fingerprint != seen:
         print(f"note: these are not the pictures of the training (fingerprint {data.fingerprint}, then {seen})")
-    task = Classification(model, constants["TOP_K"], constants["BATCH_SIZE"])
+    task = Classification(model, top_k, batch_size)
     figures = report_test(run, task, data, arguments.flip)
     width = max(map(len, data.class_names))
     for name, share in figures["per_class"].items():

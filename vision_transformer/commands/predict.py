@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from ..classification import Classification
+from ..messages import harmless
+from ..picture_files import PictureError, read_picture
 from ..runs import Run
 
 PICTURES_AT_A_TIME = 64                 # so that ten thousand files need no more memory than these
@@ -21,9 +22,9 @@ def add_arguments(parser) -> None:
 
 
 def run(arguments) -> int:
-    """Prints a line per picture; gives 1 if any could not be read."""
-    run, failed = Run(arguments.run), 0
-    names, model = run.read("class_names"), run.load_model()
+    """Prints a line per picture; gives 2 if any could not be read."""
+    run, failed = Run(arguments.run), False
+    names, model = run.class_names, run.load_model()
     if not 1 <= arguments.top <= len(names):
         raise ValueError(f"--top {arguments.top} makes no sense for {len(names)} classes; "
                          f"choose from 1 to {len(names)}.")
@@ -34,36 +35,27 @@ def run(arguments) -> int:
         for path in paths[start:start + PICTURES_AT_A_TIME]:
             try:
                 pictures.append((path, read_picture(path, model.config["image_shape"])))
-            except Exception as error:          # Pillow's readers raise nearly anything for a broken file
-                failed += 1
-                print(f"{path}: can't be read as a picture ({error})", file=sys.stderr, flush=True)
+            except PictureError as error:
+                failed = True
+                print(error, file=sys.stderr, flush=True)
         if pictures:
             for (path, _), logits in zip(pictures, task.predict(np.stack([picture for _, picture in pictures]))):
                 shares = np.exp(logits - logits.max())
                 shares /= shares.sum()
                 likeliest = np.argsort(-shares)[:arguments.top]
-                print(f"{path}: {', '.join(f'{names[k]} {shares[k]:.1%}' for k in likeliest)}", flush=True)
-    return int(failed > 0)
+                answer = ", ".join(f"{names[k]} {shares[k]:.1%}" for k in likeliest)
+                print(harmless(f"{path}: {answer}"), flush=True)
+    return 2 if failed else 0
 
 
 def expand(word: str) -> list:
-    """Lists the files that a word such as photos/*.jpg means, where the shell has not done so (Windows)."""
-    path = Path(word)
-    return sorted(map(str, path.parent.glob(path.name))) if set("*?") & set(path.name) and not path.exists() else [word]
+    """Lists the files that a word such as photos/*.jpg means, where the shell has not done so (Windows).
 
-
-def read_picture(path, image_shape) -> np.ndarray:
-    """Reads a picture file as uint8 (H, W, C): upright, cut to the model's proportions about its centre, resized.
-
-    Transparent parts become white; 16-bit greys are brought to 8; of an animation the first picture counts.
+    Where it means none, the word itself: reading that says so.
     """
-    height, width, channels = image_shape
-    with Image.open(path) as image:
-        image = ImageOps.exif_transpose(image)
-        if image.mode == "I" or image.mode.startswith("I;16"):
-            image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).clip(0, 255).astype(np.uint8))
-        if "A" in image.getbands() or "transparency" in image.info:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = ImageOps.fit(image.convert("RGB" if channels == 3 else "L"), (width, height), Image.BICUBIC)
-    return np.asarray(image).reshape(image_shape)
+    path = Path(word)
+    try:
+        found = sorted(path.parent.glob(path.name)) if set("*?") & set(path.name) and not path.exists() else []
+    except (OSError, ValueError):       # too long a name, or one such as **.jpg
+        found = []
+    return list(map(str, found)) or [word]
