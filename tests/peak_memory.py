@@ -1,6 +1,7 @@
-"""How much memory a process has used at most, for a child process to tell."""
+"""How much memory a process, or a call in it, has used at most."""
 import os
 import re
+import tracemalloc
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -13,6 +14,16 @@ def peak_memory():
     """
     status = Path("/proc/self/status")
     return int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1]) / 1024 if status.exists() else 0
+
+
+def measured(call):
+    """Gives what a call gives, and the most bytes that Python held for it at any time."""
+    tracemalloc.start()
+    try:
+        result = call()
+        return result, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def child_environment():

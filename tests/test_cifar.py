@@ -4,7 +4,6 @@ import io
 import os
 import pickle
 import tarfile
-import tracemalloc
 import zlib
 
 import numpy as np
@@ -22,6 +21,7 @@ from cifar_files import (
     write_archive,
     write_folder,
 )
+from peak_memory import measured
 from strange_files import STRANGE_FILES, forbidden, open_folder
 
 import train_cifar10
@@ -248,12 +248,7 @@ def test_a_gzip_of_32_gigabytes_is_left_at_half_of_one(tmp_path, heads):
     """A gzip may consist of gzips: each of these is a head and 256 MiB of zeros, in 256 kB."""
     zeros = gzip.compress(bytes(2**26)) * 4
     (tmp_path / ARCHIVE).write_bytes(b"".join(gzip.compress(head) + zeros for head in heads))
-    tracemalloc.start()
-    try:
-        message = refusal("cifar10", tmp_path)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    message, peak = measured(lambda: refusal("cifar10", tmp_path))
     assert "unpacks to more than 536870912 bytes" in message and peak < 2**25
 
 

@@ -2,11 +2,11 @@
 import os
 import pickle
 import struct
-import tracemalloc
 
 import numpy as np
 import pytest
 from cifar_files import entries, python2, python2_file, refusal, write_archive, write_folder
+from peak_memory import measured
 
 from vision_transformer.datasets import load_dataset
 from vision_transformer.plain_pickle import Recipe, unpickle
@@ -149,12 +149,7 @@ BOMBS = {
 def test_a_bomb_is_refused_in_little_memory(tmp_path, bomb, write):
     content, reason = BOMBS[bomb]
     place = write(tmp_path, "cifar10", test_batch=content)
-    tracemalloc.start()
-    try:
-        message = refusal("cifar10", place)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    message, peak = measured(lambda: refusal("cifar10", place))
     assert reason in message and "test_batch" in message and len(message) < 1000
     assert peak < 2**27, f"{peak} bytes for a file of {len(content)}"
 
@@ -162,12 +157,8 @@ def test_a_bomb_is_refused_in_little_memory(tmp_path, bomb, write):
 def test_a_memo_of_four_billion_places_takes_none(tmp_path):
     """Python's own reader would fill 64 GB."""
     content = python2_file(entries("cifar10", 7))[:-1] + b"r\xff\xff\xff\xff."
-    tracemalloc.start()
-    try:
-        dataset = load_dataset("cifar10", str(write_folder(tmp_path, "cifar10", test_batch=content)))
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    place = write_folder(tmp_path, "cifar10", test_batch=content)
+    dataset, peak = measured(lambda: load_dataset("cifar10", str(place)))
     assert dataset.test.labels.tolist() == [7, 2, 4] and peak < 2**24
 
 
