@@ -20,6 +20,8 @@ SIZE = ""                       # the encoder's sizes: sample, tiny, small, base
 # --- data ---
 DATASET = "digits"              # cifar10, cifar100 or digits
 DATA_DIR = ""                   # stays empty: the digits come with scikit-learn
+
+# --- validation ---
 VALIDATION_SHARE = 0.15         # share of the training pictures that is kept back to choose the best weights
 
 # --- model ---
@@ -119,7 +121,7 @@ def main(arguments=None):
     seed_everything(c.SEED, c.DETERMINISTIC)
     set_precision(c.PRECISION)
 
-    data = load_dataset(c.DATASET, c.DATA_DIR)
+    data = load_dataset(**c.below("data"))
     training, validation = split_validation(data.train, c.VALIDATION_SHARE, c.SEED)
     pixel_mean, pixel_deviation = training.pixel_statistics()
     augment = augmentation(image_shape=data.image_shape, **c.below("augmentation"))
@@ -131,7 +133,7 @@ def main(arguments=None):
         image_shape=data.image_shape, num_classes=data.num_classes, pixel_mean=pixel_mean,
         pixel_deviation=pixel_deviation, seed=c.SEED, **c.below("model"))
     model.whiten(training.images)
-    task = Classification(model, batch_size=c.BATCH_SIZE, **c.below("task"))
+    task = Classification(model, batch_size=c.BATCH_SIZE, training_labels=training.labels, **c.below("task"))
     optimizer = AdamW(
         model.trainable_variables, c.LEARNING_RATE, schedule=schedule, statistics=model.non_trainable_variables,
         **c.below("optimizer"))

@@ -66,7 +66,7 @@ def measure(name: str) -> str:
         training = KERAS[name]()
         return line(name, lambda: training.fit_step(training.batches))
     flags = "" if name == PREDICT else name
-    with mock.patch.object(datasets, "load_dataset", lambda *_: pictures()), mock.patch.object(report, "announce"):
+    with mock.patch.object(datasets, "load_dataset", lambda **_: pictures()), mock.patch.object(report, "announce"):
         training = dry_run(ROOT / "train_cifar10.py", ["--batch-size", str(BATCH), *flags.split()])
     trainer, batches = training.owner, iter(training.batches)
     if name == PREDICT:

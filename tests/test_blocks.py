@@ -137,7 +137,7 @@ LAYERS = [
     (lambda: blocks.Dropout(0.4, 9), [(2, 5, 6)]),
     (lambda: blocks.StochasticDepth(0.4, 9), [(2, 5, 6)]),
     (lambda: blocks.Residual(0.4, 0.3, 0.2, 9), [(2, 5, 6), (2, 5, 6)]),
-    (lambda: blocks.LayerNorm(), [(2, 5, 6)]),
+    (lambda: blocks.LayerNorm(0.5), [(2, 5, 6)]),
     (lambda: blocks.Attention(3, 6, 2), [(2, 5, 6)]),
     (lambda: blocks.Attention(3, 6, 2, "locality"), [(2, 5, 6)]),
     (lambda: blocks.MLP(7, 4, 0.2, 8), [(2, 5, 6)]),

@@ -12,33 +12,12 @@ from peak_memory import child_environment
 from PIL import Image
 from strange_files import STRANGE_FILES
 
-import train_digits
 from vision_transformer.__main__ import main
 from vision_transformer.datasets import load_dataset
 from vision_transformer.runs import Run
 from vision_transformer.storage import RunError
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="session")
-def digits_run(tmp_path_factory):
-    """A short training on the digits."""
-    folder = tmp_path_factory.mktemp("digits") / "runs"
-    train_digits.main(["--epochs", "6", "--run-folder", str(folder)])
-    return folder / "digits-001"
-
-
-@pytest.fixture(scope="session")
-def digit_files(tmp_path_factory):
-    """The first 20 test digits as picture files, by true class."""
-    folder, test = tmp_path_factory.mktemp("pictures"), load_dataset("digits").test
-    files = []
-    for i in range(20):
-        path = folder / f"{i}_is_{test.labels[i]}.png"
-        Image.fromarray(test.images[i, ..., 0]).resize((50, 50), Image.BICUBIC).save(path)
-        files.append((str(path), int(test.labels[i])))
-    return files
 
 
 def test_evaluate_prints_what_training_printed(digits_run, capsys):
@@ -71,7 +50,7 @@ def accuracies_of_both(model):
 def test_evaluate_on_other_data_says_so(digits_run, capsys, monkeypatch, tmp_path):
     changed = load_dataset("digits")
     changed.train.images[0] = 0
-    monkeypatch.setattr("vision_transformer.commands.evaluate.load_dataset", lambda *_: changed)
+    monkeypatch.setattr("vision_transformer.commands.evaluate.load_dataset", lambda *_, **__: changed)
     main(["evaluate", str(digits_run)])
     assert "not the pictures of the training" in capsys.readouterr().out
 
@@ -174,7 +153,7 @@ def test_predict_finds_files_by_pattern_where_the_shell_has_not(digits_run, digi
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
 def test_a_folder_that_no_script_made_is_refused(tmp_path, command):
     run = Run.create(tmp_path, "a", {})
-    with pytest.raises(RunError, match=r"doesn't say '(constants DATASET|class_names)'"):
+    with pytest.raises(RunError, match=r"doesn't say '(constants TOP_K|class_names)'"):
         main([command, str(run.path), *(["x.png"] if command == "predict" else [])])
 
 

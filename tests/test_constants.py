@@ -7,26 +7,25 @@ import inspect
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
+import train_image_folder
+from picture_folders import make_folder
 from tensorflow import keras
-from tensorflow.python.framework.config import disable_op_determinism
 
 import train_cifar10
 from vision_transformer import picture_classifier
 from vision_transformer.architectures import ARCHITECTURES, build_model
-from vision_transformer.checks import SWITCHES, TEXTS, check_number, check_share, check_switch, check_whole
-from vision_transformer.contradictions import NEEDS, lacking, refuse_idle_flags
-from vision_transformer.dry_run import dry_run, until_training
-from vision_transformer.precision import set_precision
-from vision_transformer.recipes import with_recipe
+from vision_transformer.checks import SWITCHES
+from vision_transformer.contradictions import NEEDS, lacking
 from vision_transformer.runs import Run
 from vision_transformer.settings import flag_of, read_constants, read_settings
 from vision_transformer.storage import RunError, write_tensors
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "train_cifar10.py"
-CONSTANTS = {constant.name: constant for constant in read_constants(SCRIPT)[1]}
+CIFAR, FOLDER = ({constant.name: constant for constant in read_constants(script)[1]}
+                 for script in (SCRIPT, ROOT / "examples" / "train_image_folder.py"))
+CONSTANTS = {**CIFAR, **{name: constant for name, constant in FOLDER.items() if name not in CIFAR}}
 SMALL = {"PATCH_SIZE": 8, "PATCH_STRIDE": 8, "NUMBER_OF_LAYERS": 1, "EMBEDDING_DIM": 8, "NUM_HEADS": 2,
          "MLP_HIDDEN_DIM": 6, "STEM_WIDTHS": "4-5", "LEARNED_TOKENS": 3, "BLOCKS_PER_STAGE": 1, "FIRST_WIDTH": 3,
          "VALIDATION_SHARE": 0.2, "BATCH_SIZE": 24, "EPOCHS": 2}
@@ -76,22 +75,39 @@ def around(name):
     return {**{small: value for small, value in SMALL.items() if not lacking(small, setting)}, **beside(name)}
 
 
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of pictures, 30 of which are trained on."""
+    return make_folder(tmp_path_factory.mktemp("photos"), {"coal": 16, "fire": 16, "sea": 16})
+
+
+def script_of(name):
+    """Gives the script that has a constant: that for CIFAR, or else that for folders of pictures."""
+    return train_cifar10 if name in CIFAR else train_image_folder
+
+
 @pytest.fixture
-def main(pictures, tmp_path, monkeypatch):
-    """Calls the script with a setting, up to where the run folder would be made; equal models are built once."""
+def main(pictures, photos, tmp_path, tmp_path_factory, monkeypatch, own_process):
+    """Calls a script with a setting, up to where the run folder would be made; equal models are built once."""
     def reached(*_):
         raise Reached
 
     def run(setting):
-        setting = {"DATA_DIR": str(pictures), "RUN_FOLDER": str(tmp_path / "runs"), **setting}
-        train_cifar10.main([f"{flag_of(name)}={value}" for name, value in setting.items()])
+        script, data_dir = train_cifar10, pictures
+        if not setting.keys() <= CIFAR.keys():          # beside the other script's own constants, those of this one
+            script, data_dir = train_image_folder, photos
+            plain = {name: constant.default for name, constant in CIFAR.items() if constant.group != "data"}
+            setting = {**{name: value for name, value in plain.items() if FOLDER[name].default != value
+                          and (value is False or not lacking(name, {**plain, "DATASET": "folder"}))}, **setting}
+        setting = {"DATA_DIR": str(data_dir), "RUN_FOLDER": str(tmp_path / "runs"), **setting}
+        script.main([f"{flag_of(name)}={value}" for name, value in setting.items()])
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train_cifar10, "open_run", reached)
-    monkeypatch.setattr(train_cifar10, "build_model", built_once)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path_factory.getbasetemp() / "keras"))
+    for script in (train_cifar10, train_image_folder):
+        monkeypatch.setattr(script, "open_run", reached)
+        monkeypatch.setattr(script, "build_model", built_once)
     yield run
-    set_precision("float32")
-    disable_op_determinism()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -143,8 +159,9 @@ def test_a_constant_of_another_kind_is_refused_by_its_name(name, value, main, mo
         setattr(settings, name, value)
         return settings
 
-    monkeypatch.setattr(train_cifar10, "read_settings", edited)
-    line = refusal(lambda: main(around(name)), capsys)
+    monkeypatch.setattr(script_of(name), "read_settings", edited)
+    typed = {} if name in CIFAR else {name: CONSTANTS[name].default}    # which tells the script
+    line = refusal(lambda: main({**around(name), **typed}), capsys)
     assert name in line and (repr(value) in line or str(value) in line), line
 
 
@@ -170,43 +187,12 @@ def test_the_last_value_that_fits_is_taken(setting, main):
         main({**around(""), **setting})
 
 
-# ------------------------------------------------------------------------------------------ checks
-@pytest.mark.parametrize("check, good, bad", [
-    (lambda value: check_whole("SIDE", value, 3, 7), (3, 7, np.int64(5)),
-     (2, 8, 5.0, "5", True, None, [5], math.nan, 10 ** 30)),
-    (lambda value: check_whole("SIDE", value, 3), (3, 10 ** 30), (2, math.inf)),
-    (lambda value: check_number("SIDE", value, 0, 1.5), (0, 1.5, np.float32(0.5)),
-     (-0.1, 1.6, "1", True, None, math.nan, math.inf, 1j)),
-    (lambda value: check_share("SIDE", value), (0, 0.999), (1, 1.0, -1e-9, math.nan, "0", False)),
-    (lambda value: check_switch("SIDE", value), (True, False), (1, 0, "no", None)),
-])
-def test_a_check_takes_its_range_and_no_more(check, good, bad):
-    for value in good:
-        check(value)
-    for value in bad:
-        with pytest.raises(ValueError, match=r"^SIDE is .*; .*choose .*\.$"):
-            check(value)
-
-
-def test_a_check_says_what_to_choose_and_shortens_what_is_long():
-    with pytest.raises(ValueError, match=r"^SIDE is 0; choose a whole number from 1 to 1,000, of the house\.$"):
-        check_whole("SIDE", 0, 1, 1000, ", of the house")
-    with pytest.raises(ValueError, match=r"^SIDE is -1; choose a whole number of at least 0\.$"):
-        check_whole("SIDE", -1, 0)
-    with pytest.raises(ValueError, match=r"^SIDE is 'x{99}\.\.\.; choose a number from 0 to 0.5\.$"):
-        check_number("SIDE", "x" * 10 ** 6, 0, 0.5)
-
-
-def test_the_switches_and_texts_are_the_scripts():
-    assert {name for name, constant in CONSTANTS.items() if isinstance(constant.default, bool)} == SWITCHES
-    assert {name for name in TEXTS if isinstance(CONSTANTS[name].default, str)} == TEXTS
-
-
 # ------------------------------------------------------------------------------------------ a stranger's model
 MODEL = {"image_shape": [32, 32, 3], "num_classes": 5}
 JUNK = ("many", None, True, False, [3], {}, 2.5, -1, 0, math.nan, math.inf, 10 ** 30)
 # What of it an argument takes.
 FITS = {"register_tokens": (0,), "layer_scale": (2.5, 0), "token_learner_after": (0,), "seed": (0,),
+        "read_registers": (0,),
         "whitening": (False,), "pixel_mean": (None,), "pixel_deviation": (None,), "dropout": (0,),
         "stochastic_depth": (0,), "classifier_dropout": (0,)}
 NO_ARGUMENTS = {"name", "kwargs"}                       # Keras's own
@@ -276,107 +262,3 @@ def test_published_sizes_are_far_below_the_limits(monkeypatch):
     with pytest.raises(Built):
         build_model(image_shape=(518, 518, 3), num_classes=1000, patch_size=14, patch_stride=14, number_of_layers=32,
                     embedding_dim=1280, num_heads=16, mlp_hidden_dim=5120, pool="cls")
-
-
-# ------------------------------------------------------------------------------------------ flags without effect
-def chosen(*flags):
-    return with_recipe(read_settings(SCRIPT, list(flags)))
-
-
-@pytest.mark.parametrize("flags, says", [
-    ("--patience 5 --schedule cosine", r"^PATIENCE 5 has no effect with SCHEDULE 'cosine'; it belongs to SCHEDULE "
-     r"'plateau'\. Leave it out, or choose that\.$"),
-    ("--minimum-learning-rate 0.0001 --recipe hybrid", "MINIMUM_LEARNING_RATE 0.0001 has no effect with SCHEDULE 'on"),
-    ("--pool cls --architecture resnet", "POOL 'cls' has no effect with ARCHITECTURE 'resnet'; it belongs to ARCHIT"),
-    ("--first-width 8", "FIRST_WIDTH 8 has no effect with ARCHITECTURE 'vit'; it belongs to ARCHITECTURE 'resnet'"),
-    ("--patch-size 8 --embedding hybrid", "PATCH_SIZE 8 has no effect with EMBEDDING 'hybrid'; it belongs to EMBEDDING "
-     r"'linear' or 'convolution' or 'shifted'\. Leave it out, or choose one of these\.$"),
-    ("--patch-stride 2 --recipe compact", "PATCH_STRIDE 2 has no effect with EMBEDDING 'compact'"),
-    ("--stem-widths 4", "STEM_WIDTHS '4' has no effect with EMBEDDING 'linear'; it belongs to EMBEDDING 'hybrid' or"),
-    ("--whitening --embedding compact", "WHITENING True has no effect with EMBEDDING 'compact'"),
-    ("--learned-tokens 4", "LEARNED_TOKENS 4 has no effect with TOKEN_LEARNER ''; it belongs to TOKEN_LEARNER 'v1' or"),
-    ("--token-learner-after 1 --architecture resnet", "TOKEN_LEARNER_AFTER 1 has no effect with ARCHITECTURE 'resnet'"),
-    ("--policy-operations 3", "POLICY_OPERATIONS 3 has no effect with POLICY ''; it belongs to POLICY 'rand'"),
-    ("--policy-strength 3 --policy trivial", "POLICY_STRENGTH 3 has no effect with POLICY 'trivial'"),
-    ("--hue 0.1 --dataset digits", "HUE 0.1 has no effect with DATASET 'digits'; it belongs to DATASET 'cifar10' or"),
-    ("--fill-mode nearest --translation 0", "^FILL_MODE 'nearest' has no effect where ROTATION, SHEAR, ZOOM, "
-     r"TRANSLATION and POLICY are all off; leave it out, or turn one of these on\.$"),
-])
-def test_a_flag_without_effect_is_refused_with_what_it_needs(flags, says):
-    with pytest.raises(ValueError, match=says):
-        chosen(*flags.split())
-
-
-@pytest.mark.parametrize("flags", [
-    "--patience 10 --schedule cosine",                              # the script's own value
-    "--dropout 0.1 --architecture resnet",
-    "--fill-mode nearest --translation 0 --policy trivial", "--fill-mode nearest",
-    "--patience 5", "--recipe hybrid --schedule plateau --patience 5", "--recipe compact --embedding linear",
-    "--patience 5 --schedule cosine --resume runs/cifar10-001",     # what may change there is for that run to say
-])
-def test_what_has_an_effect_or_changes_nothing_is_taken(flags):
-    chosen(*flags.split())
-
-
-@pytest.mark.parametrize("name, need", [(name, need) for name, needs in NEEDS.items() for need in needs])
-def test_each_row_of_the_table_refuses_a_flag_and_nothing_else(name, need):
-    settings = chosen()
-    for each in NEEDS[name]:
-        vars(settings).update(dict.fromkeys(each.names, each.choices[0] if each.choices else 0.1))
-    settings.changed = {name}
-    refuse_idle_flags(settings)
-    vars(settings).update(dict.fromkeys(need.names, ""))
-    with pytest.raises(ValueError, match=f"^{name} .* has no effect w.*{need.names[-1]}.*(?i:leave it out)"):
-        refuse_idle_flags(settings)
-    settings.changed = set()                            # the same constants, of which none was typed
-    refuse_idle_flags(settings)
-
-
-def test_the_table_knows_the_scripts_constants():
-    others = {other for needs in NEEDS.values() for need in needs for other in need.names}
-    assert NEEDS.keys() | others <= CONSTANTS.keys()
-    of_the_model = {name for name, constant in CONSTANTS.items() if constant.group == "model"} - {"ARCHITECTURE"}
-    assert of_the_model <= NEEDS.keys(), "each belongs to one architecture"
-
-
-def test_a_runs_constants_are_rehearsed_also_where_some_have_no_effect(pictures, tmp_path, monkeypatch, capsys):
-    """A recipe set STEM_WIDTHS and somebody PATIENCE, in the script; neither was typed."""
-    monkeypatch.chdir(ROOT)
-    flags = [f"{flag_of(name)}={value}" for name, value in around("").items()]
-    training = dry_run(SCRIPT, ["--recipe", "compact", "--embedding", "linear", "--data-dir", str(pictures), *flags,
-                                "--warmup-epochs", "1"])
-    constants = {**training.constants, "PATIENCE": 5}
-    assert (constants["STEM_WIDTHS"], constants["SCHEDULE"]) == ("64", "cosine")
-    run = Run.create(tmp_path, "cifar10", {"constants": constants, "command": "train_cifar10.py"})
-    rehearsed = dry_run(run.path).constants
-    assert {**rehearsed, "RUN_FOLDER": ""} == {**constants, "RUN_FOLDER": ""}
-    with pytest.raises(SystemExit):
-        dry_run(run.path, ["--alternating-flip"])
-    assert "ALTERNATING_FLIP takes the place of FLIP_HORIZONTAL" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        dry_run(SCRIPT, ["--patience", "5", "--schedule", "cosine"])
-    assert "PATIENCE 5 has no effect with SCHEDULE 'cosine'" in capsys.readouterr().err
-
-
-# ------------------------------------------------------------------------------------------ what can't contradict
-@pytest.mark.parametrize("mixing", [{"MIXUP": 0.2}, {"CUTMIX": 1.0}, {"MIXUP": 0.2, "CUTMIX": 1.0}])
-def test_mixed_labels_go_with_the_plain_loss_and_no_average(mixing, pictures, tmp_path, monkeypatch):
-    """The loss is of shares of classes, whether labels are mixed or not: no choice of MIXUP or CUTMIX needs another."""
-    monkeypatch.setattr(train_cifar10, "announce", lambda *_: None)
-    setting = {**around(""), "DATA_DIR": pictures, "RUN_FOLDER": tmp_path, "LABEL_SMOOTHING": 0, "AVERAGE": 0,
-               "DROPOUT": 0, "CLASSIFIER_DROPOUT": 0, **mixing}
-    training = until_training(lambda: train_cifar10.main([f"{flag_of(n)}={v}" for n, v in setting.items()]))
-    step, images, labels = next(iter(training.batches))
-    assert labels.shape == (24, 10) and ((labels.numpy() > 0).sum(axis=1) == 2).any()
-    np.testing.assert_allclose(labels.numpy().sum(axis=1), 1, rtol=1e-5)
-    loss, _ = training.owner.task.loss((images, labels), step)
-    logits = training.owner.task.model(images).numpy().astype(np.float64)
-    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(loss, -(labels.numpy() * np.log(shares)).sum(axis=1).mean(), rtol=1e-5)
-    before = [v.numpy() for v in training.owner.task.model.trainable_variables]
-    training.owner.train_step(training.batches)(step, images, labels)
-    after = [v.numpy() for v in training.owner.task.model.trainable_variables]
-    assert any((one != other).any() for one, other in zip(before, after))
-    with training.owner.optimizer.averaged():
-        for variable, value in zip(training.owner.task.model.trainable_variables, after):
-            np.testing.assert_array_equal(variable.numpy(), value)

@@ -1,10 +1,8 @@
 """SEED and DETERMINISTIC: the same bits again on the same machine and stack, whatever is switched on; else others."""
 import numpy as np
 import pytest
-from tensorflow.python.framework.config import disable_op_determinism
 
 import train_cifar10
-from vision_transformer.precision import set_precision
 from vision_transformer.runs import Run
 
 FLAGS = ["--epochs", "2", "--batch-size", "24", "--validation-share", "0.2", "--deterministic"]
@@ -22,16 +20,9 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def process():
-    yield
-    set_precision("float32")
-    disable_op_determinism()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
-def test_one_seed_gives_one_run_and_another_seed_another(pictures, tmp_path, name):
+def test_one_seed_gives_one_run_and_another_seed_another(pictures, tmp_path, own_process, name):
     runs = []
     for number, seed in enumerate((3, 3, 4), start=1):
         train_cifar10.main([*FLAGS, *SETTINGS[name], "--seed", str(seed), "--data-dir", str(pictures), "--run-folder",

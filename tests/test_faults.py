@@ -23,7 +23,7 @@ from vision_transformer.runs import Run
 from vision_transformer.storage import CannotWrite
 from vision_transformer.tensorboard_log import TensorBoardLog
 
-pytestmark = pytest.mark.slow                           # a training or two each
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_process")]         # a training or two each
 ROOT = Path(__file__).parents[1]
 FLAGS = ["--epochs", "3", "--save-every", "7", "--number-of-layers", "1", "--deterministic"]
 

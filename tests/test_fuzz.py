@@ -246,6 +246,7 @@ def test_a_damaged_file_is_read_or_refused(name, data, folder, capfd, little_mem
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_an_undamaged_file_is_read(name, folder):
+    """A reader raises if it refuses a seed, and asserts itself what it made of it."""
     for content in TARGETS[name].seeds:
         TARGETS[name].read(content, folder)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from processes import start_training
 
+from vision_transformer.records import reported_epochs
 from vision_transformer.runs import Run
 
 STEPS = 19                                              # of an epoch
@@ -57,7 +58,7 @@ def test_killed_at_random_moments_a_training_ends_as_if_undisturbed(tmp_path, re
         trainings += 1
         flags, step = ["--run-folder", f"killed-{trainings}", *FLAGS], 0
         folder = tmp_path / f"killed-{trainings}" / "digits-001"
-        while not (folder.exists() and Run(folder).reported_epochs()):
+        while not (folder.exists() and reported_epochs(Run(folder))):
             process = start_training(tmp_path, *flags)
             if killed == kills:                         # the last training goes to its end
                 assert process.communicate() and process.returncode == 0

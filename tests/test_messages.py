@@ -1,7 +1,7 @@
 """What strangers wrote, made harmless."""
 import pytest
 
-from vision_transformer.messages import OUT_OF_MEMORY, duration, harmless, one_line
+from vision_transformer.messages import OUT_OF_MEMORY, OutOfMemory, duration, harmless, one_line
 
 
 @pytest.mark.parametrize("text, shown", [
@@ -15,7 +15,7 @@ def test_what_steers_a_terminal_is_written_out_and_the_rest_stays(text, shown):
 
 @pytest.mark.parametrize("error, line", [
     (ValueError("a\n  b\x1b[2J"), r"a b\x1b[2J"), (ValueError(), "ValueError"), (MemoryError("x"), OUT_OF_MEMORY),
-    (MemoryError("out of memory: so much"), "out of memory: so much"),
+    (OutOfMemory("out of memory: so much"), "out of memory: so much"),
     (KeyError("k"), "'k'"), (OSError(2, "No such file", "a\nb"), r"[Errno 2] No such file: 'a\nb'")])
 def test_an_error_is_one_line(error, line):
     assert one_line(error) == line

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
+from vision_transformer import blocks
 from vision_transformer.architectures import build_model
 from vision_transformer.blocks import Dropout
 from vision_transformer.compat import raw
@@ -84,6 +85,27 @@ def test_no_pool_reads_register_tokens(make_model, images, pool):
     np.testing.assert_array_equal(net._pool(tf.constant(tokens)), features)
     tokens[:, 0 if pool == "cls" else before:] += 1
     assert (net._pool(tf.constant(tokens)).numpy() != features).all()
+
+
+def test_pool_cls_can_read_registers_beside_the_class_token(make_model, images):
+    out = make_model(pool="cls", register_tokens=3, read_registers=2).forward(images)
+    np.testing.assert_array_equal(out["features"], np.reshape(out["tokens"][:, :3], (4, 42)))
+
+
+def test_every_norm_adds_the_same_to_a_variance(make_model, images, monkeypatch):
+    """All five of two blocks and the one behind them, with the paper's formula in their place."""
+    seen = []
+
+    def in_numpy(x, gain, bias, epsilon):
+        seen.append(float(epsilon))
+        x = x.numpy()
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 0.3) * gain.numpy() + bias.numpy()
+
+    net = make_model(norm_epsilon=0.3)
+    expected = net(images).numpy()
+    monkeypatch.setattr(blocks, "normalize", in_numpy)
+    np.testing.assert_allclose(net(images), expected, atol=1e-5)
+    assert seen == [0.3] * 5 and np.abs(expected - make_model()(images)).max() > 1e-3
 
 
 def test_registers_have_no_positions_and_come_behind_the_class_token(make_model, images):
@@ -205,6 +227,10 @@ def test_keras_own_saving_needs_no_custom_objects(make_model, images, tmp_path):
     ({"num_heads": 0}, "NUM_HEADS is 0"),
     ({"mlp_hidden_dim": 0}, "MLP_HIDDEN_DIM is 0"),
     ({"num_classes": 0}, "NUM_CLASSES is 0"),
+    ({"register_tokens": 2, "read_registers": 1},
+     "read_registers is 1; choose a whole number from 0 to 0, as POOL is 'flatten' and REGISTER_TOKENS 2"),
+    ({"pool": "cls", "register_tokens": 2, "read_registers": 3}, "read_registers is 3; choose a whole number from 0"),
+    ({"norm_epsilon": 0}, "norm_epsilon is 0; choose a number from 1e-12 to 1"), ({"norm_epsilon": 2}, "norm_eps"),
     ({"pool": "max"}, "POOL 'max' is not known; choose one of flatten, cls, mean, sequence"),
     ({"embedding": "dense"}, "EMBEDDING 'dense' is not known; choose one of linear, convolution, shifted, hybrid"),
     ({"positions": "sine"}, "POSITIONS 'sine' is not known; choose one of learned, sincos, none"),

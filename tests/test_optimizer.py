@@ -4,7 +4,8 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-from vision_transformer.optimizer import AdamW, only_kernels
+from vision_transformer.compat import weight_path
+from vision_transformer.optimizer import AdamW, layer_shares, only_kernels
 from vision_transformer.precision import set_precision
 from vision_transformer.schedules import make_schedule
 
@@ -145,6 +146,58 @@ def test_weights_of_a_model_decay_by_their_paths(make_model):
         np.testing.assert_allclose(variable, value * (0.98 if decays else 1), rtol=1e-6)
 
 
+# ------------------------------------------------------------------------------------------ a rate for each layer
+LAYERS = {          # path of a weight of a model with three blocks -> how often its rate is multiplied by the decay
+    "patches/projection/kernel": 4, "class_token/token": 4, "positions/table/embeddings": 4, "registers/token": 4,
+    "block_0/norm_1/gamma": 3, "block_1/mlp/expand/kernel": 2, "block_2/attention/projection/bias": 1,
+    "norm/gamma": 0, "classifier/projection/kernel": 0, "sequence_pooling/score/bias": 0}
+
+
+def test_the_rate_shrinks_from_layer_to_layer():
+    assert layer_shares(LAYERS, 0.5) == [0.5 ** steps for steps in LAYERS.values()]
+
+
+@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.7, "accumulation_steps": 2, "average": 0.3}])
+def test_each_layer_learns_as_with_its_own_rate(options):
+    """The algorithm in numpy, once for each layer with the rate that it is to have."""
+    paths = ["net/block_0/mix/kernel", "net/block_1/mix/bias", "net/classifier/depthwise_kernel"]
+    variables = [tf.Variable(v, name=path) for v, path in zip(make_variables(), paths)]
+    optimizer = AdamW(variables, 0.01, **BETAS, layer_decay=0.6, **options)
+    for step in range(6):
+        optimizer.apply(gradients_of(step), tf.constant(step))
+    for i, share in enumerate((0.36, 0.6, 1)):
+        weights, averages = reference(6, rate=0.01 * share, **BETAS, **options)
+        np.testing.assert_allclose(variables[i], weights[i], atol=2e-6)
+        if options:
+            size = averages[i].size
+            start = sum(average.size for average in averages[:i])
+            np.testing.assert_allclose(optimizer.averages[start:start + size], averages[i].ravel(), atol=2e-6)
+
+
+def test_every_layer_of_a_model_has_its_rate(make_model):
+    """In the model's own names, on either Keras: after one step of Adam each weight has moved by its rate."""
+    model = make_model(pool="cls", register_tokens=1)
+    before = [v.numpy() for v in model.trainable_variables]
+    optimizer = AdamW(model.trainable_variables, 0.1, layer_decay=0.5)
+    optimizer.apply([tf.ones(v.shape) for v in model.trainable_variables], tf.constant(0))
+    moved = {weight_path(v).split("/")[0]: (value - v.numpy()).ravel()
+             for v, value in zip(model.trainable_variables, before)}
+    expected = {"patches": 3, "class_token": 3, "positions": 3, "registers": 3, "block_0": 2, "block_1": 1, "norm": 0,
+                "classifier": 0}
+    assert moved.keys() == expected.keys()
+    for part, steps in expected.items():
+        np.testing.assert_allclose(moved[part], 0.1 * 0.5 ** steps, rtol=1e-4)
+
+
+def test_one_rate_for_all_costs_nothing():
+    assert AdamW(make_variables(), 0.1, layer_decay=1.0).shares is None
+
+
+def test_a_model_without_blocks_has_no_layers_to_tell_apart():
+    with pytest.raises(ValueError, match=r"LAYER_DECAY 0\.5 is for models of encoder blocks; .* leave it at 1"):
+        AdamW(make_variables(), 0.1, layer_decay=0.5)
+
+
 # ------------------------------------------------------------------------------------------ the average
 def test_other_weights_are_averaged_too_but_not_counters():
     variables, statistic, counter = make_variables(), tf.Variable([3.0, 5.0]), tf.Variable(7)
@@ -158,10 +211,8 @@ def test_other_weights_are_averaged_too_but_not_counters():
 
 
 @pytest.fixture
-def float16():
+def float16(own_process):
     set_precision("mixed_float16")
-    yield
-    set_precision("float32")
 
 
 def test_a_skipped_batch_leaves_no_bad_numbers_in_the_average(float16):
@@ -236,6 +287,8 @@ def test_sparse_gradients_count():
     ({"weight_decay": -0.1}, "WEIGHT_DECAY is -0.1; choose a number from 0 to 10, where 0 is none"),
     ({"weight_decay": float("nan")}, "WEIGHT_DECAY is nan"), ({"clip_norm": -1}, "CLIP_NORM is -1"),
     ({"clip_norm": float("inf")}, "CLIP_NORM is inf"),
+    ({"layer_decay": 0}, "LAYER_DECAY is 0; choose a number from 0.01 to 1, such as 0.75"),
+    ({"layer_decay": 1.1}, "LAYER_DECAY is 1.1"), ({"layer_decay": float("nan")}, "LAYER_DECAY is nan"),
     ({"beta_2": 1.0}, "BETA_2 is 1.0; it is a share: choose a number from 0 to below 1"),
     ({"beta_2": -0.5}, "BETA_2 is -0.5"),
     ({"beta_2": float("nan")}, "BETA_2 is nan"),

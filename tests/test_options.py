@@ -47,6 +47,8 @@ OPTIONS = {
     "v1.1": ({"token_learner": "v1.1", **LEARNED}, ENCODER + V11 + mlp(4 * 14)),
     "sequence": ({"pool": "sequence"}, ENCODER + 14 + 1 + mlp(14)),
     "linear": ({"classifier": "linear"}, ENCODER + 210 * 5 + 5),
+    "read registers": ({"pool": "cls", "register_tokens": 3, "read_registers": 2, "norm_epsilon": 1e-12},
+                       ENCODER + 14 + 14 + 3 * 14 + mlp(3 * 14)),
     "all tokens": ({"pool": "cls", "register_tokens": 3, "token_learner": "v1.1", **LEARNED},
                    ENCODER + 14 + 14 + 3 * 14 + V11 + mlp(14)),
     "everything": ({"embedding": "hybrid", "stem_widths": "5", "whitening": True, "attention": "locality",

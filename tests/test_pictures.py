@@ -48,3 +48,14 @@ def test_confusion_shades_by_share_of_the_row(tmp_path, classes):
     full = (np.abs(shown - (8, 48, 107)).sum(axis=-1) < 12).mean()          # the darkest of the Blues
     assert full > 0.5 / classes ** 2 * 0.3
     assert min(shown.shape[:2]) > 400
+
+
+def test_any_name_of_a_class_can_be_drawn(tmp_path, recwarn):
+    """Two $ would be a formula, here a broken one; of letters that the font lacks matplotlib would warn."""
+    names = ["$\\frac{$", "x" * 250, "名前", "100 % {a}_^", "\\n"]
+    pictures.save_samples(tmp_path / "s.png", np.zeros((5, 6, 10, 3)), range(5), names)
+    pictures.save_confusion(tmp_path / "c.png", np.eye(5, dtype=int), names)
+    sizes = [pixels_of(tmp_path / name).shape for name in ("s.png", "c.png")]
+    assert sizes[1][0] > 300 and not recwarn.list
+    pictures.save_confusion(tmp_path / "d.png", np.eye(5, dtype=int), ["a", "x" * 19 + "…", "b", "c", "d"])
+    assert pixels_of(tmp_path / "d.png").shape == sizes[1], "long names are shortened"

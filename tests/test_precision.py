@@ -8,11 +8,7 @@ from vision_transformer import precision
 from vision_transformer.optimizer import AdamW
 from vision_transformer.precision import LossScale, set_precision
 
-
-@pytest.fixture(autouse=True)
-def policy():
-    yield
-    set_precision("float32")
+pytestmark = pytest.mark.usefixtures("own_process")
 
 
 @pytest.fixture

@@ -42,5 +42,5 @@ def test_every_command_is_shown():
 def test_the_table_of_the_run_folder_is_complete():
     table = README.split("| in the run folder")[1].split("\n\n")[0]
     files = {"config.json", "model.safetensors", "state.safetensors", "history.csv", "results.json", "tensorboard/",
-             "samples.png", "curves.png", "confusion.png"}
+             "samples.png", "curves.png", "confusion.png", "report.html"}
     assert set(re.findall(r"`([\w./]+)`", table)) == files

@@ -8,7 +8,7 @@ from vision_transformer.settings import read_settings
 from vision_transformer.sizes import SIZES
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ("train_cifar10.py", "train_cifar100.py", "train_digits.py")
+SCRIPTS = ("train_cifar10.py", "train_cifar100.py", "train_digits.py", "examples/train_image_folder.py")
 
 
 def chosen(*flags, script=SCRIPTS[0]):

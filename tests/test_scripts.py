@@ -21,7 +21,8 @@ from vision_transformer.runs import Run
 from vision_transformer.settings import read_constants, read_settings
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ("train_cifar10.py", "train_cifar100.py", "train_digits.py")
+SCRIPTS = ("train_cifar10.py", "train_cifar100.py", "train_digits.py", "examples/train_image_folder.py")
+FOLDERS_OWN = ("IMAGE_SIZE", "CLASS_WEIGHTS")           # what only the last of them has
 
 
 def run_script(*arguments, folder=ROOT, **environment):
@@ -30,14 +31,19 @@ def run_script(*arguments, folder=ROOT, **environment):
 
 
 def body_of(script):
-    """All statements but the docstring and the constants' values."""
+    """All statements but the docstring, the constants' values, and how an example finds the project."""
     tree = ast.parse((ROOT / script).read_text(encoding="utf-8"))
-    return [ast.dump(s) if not isinstance(s, ast.Assign) else [t.id for t in s.targets] for s in tree.body[1:]]
+    finds_project = ast.parse("import sys\nfrom pathlib import Path\n"
+                              "sys.path.insert(0, str(Path(__file__).resolve().parents[1]))").body
+    left_out = [ast.dump(statement) for statement in finds_project] if script.startswith("examples/") else []
+    assert not left_out or [ast.dump(statement) for statement in tree.body[2:5]] == left_out
+    body = [ast.dump(s) if not isinstance(s, ast.Assign) else [t.id for t in s.targets] for s in tree.body[1:]]
+    return [statement for statement in body if statement not in (*left_out, *([name] for name in FOLDERS_OWN))]
 
 
 def test_the_scripts_differ_in_constants_only():
-    assert body_of("train_cifar10.py") == body_of("train_cifar100.py") == body_of("train_digits.py")
-    assert len(body_of("train_cifar10.py")) > 40
+    first, *others = map(body_of, SCRIPTS)
+    assert all(other == first for other in others) and len(first) > 40
 
 
 def test_main_fits_a_screen():
@@ -101,7 +107,7 @@ def test_a_run_leaves_all_its_files(finished):
     run = folder / "runs" / "digits-001"
     assert {p.name for p in run.iterdir()} == {
         "config.json", "model.safetensors", "state.safetensors", "state-before.safetensors", "history.csv",
-        "results.json", "tensorboard", "samples.png", "curves.png", "confusion.png", ".lock"}
+        "results.json", "tensorboard", "samples.png", "curves.png", "confusion.png", "report.html", ".lock"}
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     constants = read_settings(ROOT / "train_digits.py", ["--epochs", "3", "--dropout", "0.1", "--test-flip"]).as_dict()
     assert config["constants"] == constants

@@ -15,6 +15,8 @@ from vision_transformer.schedules import make_schedule
 from vision_transformer.steps import compiled_step, compiled_steps
 from vision_transformer.training import seed_everything
 
+pytestmark = pytest.mark.usefixtures("own_process")
+
 OPTIMIZERS = {
     "default": {},
     "weight decay": {"weight_decay": 0.05},
@@ -41,12 +43,6 @@ class SmallNet(keras.Model):
     def call(self, images, training=None):
         x = self.mix(tf.reshape(tf.cast(images, self.compute_dtype), (-1, 180)) / 255)
         return self.classifier(tf.nn.relu(self.norm(x, training=training) if self.norm else x))
-
-
-@pytest.fixture(autouse=True)
-def policy():
-    yield
-    set_precision("float32")
 
 
 def weights_of(model, optimizer):

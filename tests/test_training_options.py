@@ -3,19 +3,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from test_steps import SmallNet
-from test_training import STEPS, Stop, die, rows_of, scripted, small, train
+from test_training import STEPS, rows_of
+from trainings import Stop, die, scripted, small, train
 
 from vision_transformer import training
-from vision_transformer.precision import set_precision
 from vision_transformer.runs import Run, weights_by_name
 from vision_transformer.schedules import make_schedule
 from vision_transformer.storage import read_tensors
 
-
-@pytest.fixture(autouse=True)
-def policy():
-    yield
-    set_precision("float32")
+pytestmark = pytest.mark.usefixtures("own_process")
 
 
 @pytest.fixture

@@ -13,6 +13,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 COMMANDS = {            # each is a module of commands/ with add_arguments(parser) and run(arguments) -> exit code
     "evaluate": "accuracy on the whole test set, per class, with a confusion picture",
     "predict": "the likeliest classes of pictures",
+    "explain": "pictures, with numbers: where the model looks, its positions, its filters, its mistakes",
+    "export": "a SavedModel, ONNX, TensorFlow Lite or Hugging Face copy for other programs",
+    "compare": "curves and results of runs, side by side, and the constants that differ",
+    "demo": "a page on this computer: drop a picture in, see its class and where the model looks",
     "doctor": "what is installed, what is wrong and its mend, and what trainings will run on",
     "benchmark": "images per second of the input pipeline, the train step and inference: which one is slow",
 }

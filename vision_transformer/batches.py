@@ -3,6 +3,9 @@
 Cached before shuffled, or every epoch would have the same order; augmented after cached, or every epoch would have the
 same pictures; augmented after batched, because whole batches are cheaper; prefetched last, so that the CPU prepares the
 next batch while the device works. Mixed after that, when each picture has had its own changes.
+
+Of pictures in a file, more than fit into memory perhaps, only their places are cached and shuffled; each batch is read
+from the file. The order is the same.
 """
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import tensorflow as tf
 from .chance import draw
 from .checks import check_whole
 from .datasets import Split
+from .stored_pictures import StoredPictures
 
 
 def steps_per_epoch(pictures: int, batch_size: int) -> int:
@@ -39,8 +43,9 @@ def training_batches(split: Split, *, batch_size: int, epochs: int, seed: int, a
     pictures = len(split)
     with tf.device("/CPU:0"):                           # where batches are made
         coins = draw((seed, 0), (pictures,), "alternating_flip") < 0.5
+    held, read = _held(split.images)
     # With each picture its place, by which to look up its label and its coin: cheaper than a third thing to shuffle.
-    cached = tf.data.Dataset.from_tensor_slices((split.images, np.arange(pictures))).cache()
+    cached = tf.data.Dataset.from_tensor_slices((held, np.arange(pictures))).cache()
 
     def one_epoch(epoch):
         shuffled = cached.shuffle(pictures, seed=seed * 100_003 + epoch, reshuffle_each_iteration=False)
@@ -48,7 +53,7 @@ def training_batches(split: Split, *, batch_size: int, epochs: int, seed: int, a
 
     def prepare(step, batch):
         images, places = batch
-        labels = tf.gather(split.labels, places)
+        images, labels = read(images), tf.gather(split.labels, places)
         if alternating_flip:
             mirrored = tf.cast(tf.gather(coins, places) != (step // steps % 2 == 1), tf.int32)
             images = tf.gather(tf.stack([images, tf.reverse(images, [2])], axis=1), mirrored, batch_dims=1)
@@ -64,15 +69,30 @@ def training_batches(split: Split, *, batch_size: int, epochs: int, seed: int, a
     return order.enumerate(first_step).map(prepare, tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
 
-def evaluation_batches(images, batch_size: int):
+def _held(images):
+    """Gives what a pipeline holds of a picture, itself or its place in a file; and what makes pictures of a batch."""
+    if not isinstance(images, StoredPictures):
+        return images, lambda batch: batch
+
+    def read(places):
+        batch = tf.numpy_function(lambda places: np.asarray(images[places]), [places], tf.uint8, stateful=False)
+        return tf.ensure_shape(batch, (places.shape[0], *images.shape[1:]))
+
+    return np.arange(len(images)), read
+
+
+def evaluation_batches(images, batch_size: int, mirrored: bool = False):
     """Gives a tf.data.Dataset of (images, count): all images in order, the last batch filled up with black pictures.
 
-    images: as given, (batch_size, H, W, C); count: how many of them are real. Always one shape, as DirectML compiles
-    its kernels again for another.
+    images: as given, or mirrored left and right, (batch_size, H, W, C); count: how many of them are real. Always one
+    shape, as DirectML compiles its kernels again for another.
     """
+    held, read = _held(images)
+
     def fill(batch):
+        batch = tf.reverse(read(batch), [2]) if mirrored else read(batch)
         count = tf.shape(batch)[0]
         batch = tf.pad(batch, [[0, batch_size - count], [0, 0], [0, 0], [0, 0]])
         return tf.ensure_shape(batch, (batch_size, *images.shape[1:])), count
 
-    return tf.data.Dataset.from_tensor_slices(images).batch(batch_size).map(fill).prefetch(tf.data.AUTOTUNE)
+    return tf.data.Dataset.from_tensor_slices(held).batch(batch_size).map(fill).prefetch(tf.data.AUTOTUNE)

@@ -27,12 +27,13 @@ MASKED = -1e4                   # score of what may not be looked at: its share 
 class LayerNorm(keras.layers.Layer):
     """Normalizes each token (..., D) over its D numbers, in float32, then scales and shifts by D learned ones.
 
-    The names of its weights are those of Keras's LayerNormalization.
+    epsilon: added to the variance. The names of its weights are those of Keras's LayerNormalization.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, epsilon: float = LAYER_NORM_EPSILON, **kwargs):
         # Not cast by Keras under mixed precision, neither what comes in nor the weights.
         super().__init__(**{**kwargs, "dtype": "float32", "autocast": False})
+        self.epsilon = epsilon
 
     def build(self, input_shape):
         """Creates the learned scale and shift."""
@@ -43,7 +44,11 @@ class LayerNorm(keras.layers.Layer):
     def call(self, x):
         """Normalizes x (..., D)."""
         gain, bias = (tf.convert_to_tensor(raw(weight)) for weight in (self.gamma, self.beta))
-        return tf.cast(normalize(tf.cast(x, tf.float32), gain, bias, LAYER_NORM_EPSILON), x.dtype)
+        return tf.cast(normalize(tf.cast(x, tf.float32), gain, bias, self.epsilon), x.dtype)
+
+    def get_config(self):
+        """Gives the constructor's arguments."""
+        return {**super().get_config(), "epsilon": self.epsilon}
 
 
 @keras.utils.register_keras_serializable("vision_transformer")
@@ -204,22 +209,23 @@ class MLP(keras.layers.Layer):
 class Block(keras.layers.Layer):
     """One encoder block on tokens (B, N, D): attention, then an MLP, each added back to what it was made of.
 
-    norm "pre" normalizes what goes into each branch, "post" each sum; attention, layer_scale and stochastic_depth are
-    those of Attention and Residual.
+    norm "pre" normalizes what goes into each branch, "post" each sum; attention, layer_scale, stochastic_depth and
+    norm_epsilon are those of Attention, Residual and LayerNorm.
     Sources: pre: arXiv 2010.11929, equations 2 and 3; post: arXiv 1706.03762, section 3.1; both: arXiv 2002.04745.
     """
 
     def __init__(self, num_heads: int, embedding_dim: int, mlp_hidden_dim: int, dropout: float = 0.0, seed: int = 0,
                  attention: str = "plain", norm: str = "pre", layer_scale: float = 0.0, stochastic_depth: float = 0.0,
-                 **kwargs):
+                 norm_epsilon: float = LAYER_NORM_EPSILON, **kwargs):
         super().__init__(**kwargs)
         self.arguments = {"num_heads": num_heads, "embedding_dim": embedding_dim, "mlp_hidden_dim": mlp_hidden_dim,
                           "dropout": dropout, "seed": seed, "attention": attention, "norm": norm,
-                          "layer_scale": layer_scale, "stochastic_depth": stochastic_depth}
-        self.norm_1 = LayerNorm(name="norm_1")
+                          "layer_scale": layer_scale, "stochastic_depth": stochastic_depth,
+                          "norm_epsilon": norm_epsilon}
+        self.norm_1 = LayerNorm(norm_epsilon, name="norm_1")
         self.attention = Attention(num_heads, embedding_dim, seed, attention, name="attention")
         self.residual_1 = Residual(dropout, layer_scale, stochastic_depth, seed, name="residual_1")
-        self.norm_2 = LayerNorm(name="norm_2")
+        self.norm_2 = LayerNorm(norm_epsilon, name="norm_2")
         self.mlp = MLP(mlp_hidden_dim, embedding_dim, name="mlp")
         self.residual_2 = Residual(dropout, layer_scale, stochastic_depth, seed + 1, name="residual_2")
 

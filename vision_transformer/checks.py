@@ -7,8 +7,8 @@ from __future__ import annotations
 import math
 import numbers
 
-SWITCHES = {"WHITENING", "ALTERNATING_FLIP", "XLA", "DETERMINISTIC", "TEST_FLIP", "DEBUG"}
-TEXTS = {"RECIPE", "DATA_DIR", "RUN_FOLDER", "RESUME"}         # those that are no choice of a table
+SWITCHES = {"WHITENING", "ALTERNATING_FLIP", "XLA", "DETERMINISTIC", "TEST_FLIP", "DEBUG", "CLASS_WEIGHTS"}
+TEXTS = {"RECIPE", "DATA_DIR", "RUN_FOLDER", "RESUME", "PRETRAINED"}         # those that are no choice of a table
 
 
 def check_whole(name: str, value, least: int, most: float = math.inf, remark: str = "") -> None:

@@ -30,7 +30,7 @@ IN_PATCHES, IN_STEMS = Beside(("EMBEDDING",), tuple(PATCHES)), Beside(("EMBEDDIN
 LEARNER = Beside(("TOKEN_LEARNER",), tuple(filter(None, TOKEN_LEARNERS)))
 PLATEAU = Beside(("SCHEDULE",), (HALVING,))
 RAND, MOVES = Beside(("POLICY",), ("rand",)), Beside(("ROTATION", "SHEAR", "ZOOM", "TRANSLATION", "POLICY"))
-COLOURED = Beside(("DATASET",), ("cifar10", "cifar100"))        # the digits are grey
+COLOURED = Beside(("DATASET",), ("cifar10", "cifar100", "folder"))      # the digits are grey
 
 NEEDS = {       # a constant -> all that must hold, or it does nothing
     **dict.fromkeys(("EMBEDDING", "POSITIONS", "REGISTER_TOKENS", "NUMBER_OF_LAYERS", "EMBEDDING_DIM", "NUM_HEADS",
@@ -42,6 +42,7 @@ NEEDS = {       # a constant -> all that must hold, or it does nothing
     "BLOCKS_PER_STAGE": (RESNET,), "FIRST_WIDTH": (RESNET,),
     "SATURATION": (COLOURED,), "HUE": (COLOURED,), "FILL_MODE": (MOVES,),
     "POLICY_OPERATIONS": (RAND,), "POLICY_STRENGTH": (RAND,),
+    "IMAGE_SIZE": (Beside(("DATASET",), ("folder",)),),
     "PATIENCE": (PLATEAU,), "MINIMUM_LEARNING_RATE": (PLATEAU,),
 }
 
@@ -62,11 +63,14 @@ def refuse_contradictions(settings) -> None:
 
 
 def refuse_idle_flags(settings) -> None:
-    """Raises ValueError for a typed flag that has no effect beside the other settings, recipe and size included."""
+    """Raises ValueError for a typed flag that has no effect beside the other settings, recipe and size included.
+
+    A switch may be turned off in any case: its script may have it on, beside choices that others were typed for.
+    """
     constants = settings.as_dict()
     for name in sorted(settings.changed):
         need = lacking(name, constants)
-        if need:
+        if need and constants[name] is not False:
             raise ValueError(f"{name} {constants[name]!r} has no effect {_with(need, constants)}")
 
 

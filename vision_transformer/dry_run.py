@@ -113,9 +113,10 @@ def typed_by_nobody():
 
 
 def _of_run(folder) -> tuple[Path, list[str]]:
-    """Gives the script that a run was made by, looked for in this folder, and its constants as flags."""
+    """Gives the script that a run was made by, looked for in this folder and examples/, and its constants as flags."""
     run = Run(folder)
     constants = {name: value for name, value in run.read("constants").items() if name not in ("RESUME", "RUN_FOLDER")}
     flags = [word for name, value in constants.items() for word in (flag_of(name), str(value))]
-    script = re.match(r".*?\.py\b|\S*", run.read("command", kind=str))[0]
-    return Path(Path(script).name), flags               # never one that came with a stranger's folder
+    script = Path(Path(re.match(r".*?\.py\b|\S*", run.read("command", kind=str))[0]).name)
+    example = Path("examples") / script                 # never one that came with a stranger's folder
+    return example if example.is_file() and not script.is_file() else script, flags

@@ -34,8 +34,11 @@ class SequencePooling(keras.layers.Layer):
 
     def call(self, tokens):
         """Pools tokens (B, N, D)."""
-        weights = tf.nn.softmax(self.score(tokens), axis=1)                                # (B, N, 1)
-        return tf.squeeze(tf.matmul(weights, tokens, transpose_a=True), axis=1)
+        return tf.squeeze(tf.matmul(self.weights_of(tokens), tokens, transpose_a=True), axis=1)
+
+    def weights_of(self, tokens):
+        """Gives the weights (B, N, 1), summing to 1, with which tokens (B, N, D) are read."""
+        return tf.nn.softmax(self.score(tokens), axis=1)
 
 
 @keras.utils.register_keras_serializable("vision_transformer")

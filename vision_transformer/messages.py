@@ -6,6 +6,10 @@ import math
 OUT_OF_MEMORY = "out of memory; lower BATCH_SIZE or the model's sizes"
 
 
+class OutOfMemory(MemoryError):
+    """A MemoryError whose message says what doesn't fit, and what to do."""
+
+
 def harmless(text) -> str:
     r"""Text -> the same on one line, with what would break it, or steer a terminal, written as \n, \x1b, \u202e."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
@@ -16,7 +20,7 @@ def one_line(error: BaseException) -> str:
     """An exception -> its message on one harmless line; where it has none, what kind of exception it is."""
     text = harmless(" ".join(str(error).split()))
     if isinstance(error, MemoryError):
-        return text if text.startswith("out of memory") else OUT_OF_MEMORY
+        return text if isinstance(error, OutOfMemory) else OUT_OF_MEMORY
     return text or type(error).__name__
 
 

@@ -9,9 +9,11 @@ Source: Dosovitskiy et al., An Image is Worth 16x16 Words, arXiv 2010.11929 (ViT
 """
 from __future__ import annotations
 
+import numpy as np
+import tensorflow as tf
 from tensorflow import keras
 
-from .blocks import ATTENTIONS, NORMS, Block, LayerNorm
+from .blocks import ATTENTIONS, LAYER_NORM_EPSILON, NORMS, Block, LayerNorm
 from .checks import check_number, check_share, check_switch, check_whole
 from .embedding import (
     POSITIONS,
@@ -25,7 +27,7 @@ from .embedding import (
 )
 from .heads import CLASSIFIERS, POOLS, SequencePooling, make_classifier, pool_tokens
 from .picture_classifier import LARGEST_SIDE, MOST_WIDTH, PictureClassifier, check_total, with_pixels
-from .stems import WHITENING_PICTURES, CompactStem, HybridStem, stem_grid, stem_widths
+from .stems import WHITENING_PIXELS, CompactStem, HybridStem, stem_grid, stem_widths
 from .token_learner import TOKEN_LEARNERS, TokenLearner
 
 PATCHES = {"linear": PatchEmbedding, "convolution": ConvolutionEmbedding, "shifted": ShiftedPatchEmbedding}
@@ -57,9 +59,13 @@ class VisionTransformer(PictureClassifier):
             them halves the picture's sides, with "compact" the last one too.
         whitening: "hybrid" begins with a convolution that `whiten` fits to the data.
         positions: "learned" (from sines and cosines on), "sincos" (those, fixed) or "none".
-        register_tokens: learned tokens that are no part of the picture, behind the class token; no pool reads them.
+        register_tokens: learned tokens that are no part of the picture, behind the class token; only pool "cls" can
+            read them.
+        read_registers: how many of them it reads beside the class token, side by side: F = (1 + read_registers) * D.
+            One such token is what DeiT calls a distillation token (arXiv 2012.12877, section 4).
         attention: "plain", or "locality" (a learned temperature, no token looks at itself).
         norm: where normalization is: "pre", before each branch, or "post", after each sum.
+        norm_epsilon: what the blocks and the norm behind them add to a variance.
         layer_scale: the first value of learned factors on the branches; 0: none.
         token_learner: what makes learned_tokens tokens of all after block number token_learner_after (0: after half of
             them): "" (nothing), "v1" or "v1.1".
@@ -82,7 +88,8 @@ class VisionTransformer(PictureClassifier):
     def __init__(self, *, image_shape, num_classes: int, patch_size: int = 4, patch_stride: int = 4,
                  number_of_layers: int = 8, embedding_dim: int = 64, num_heads: int = 8, mlp_hidden_dim: int = 256,
                  embedding: str = "linear", stem_widths: str = "64-128", whitening: bool = False,
-                 positions: str = "learned", register_tokens: int = 0, attention: str = "plain", norm: str = "pre",
+                 positions: str = "learned", register_tokens: int = 0, read_registers: int = 0,
+                 attention: str = "plain", norm: str = "pre", norm_epsilon: float = LAYER_NORM_EPSILON,
                  layer_scale: float = 0.0, token_learner: str = "", learned_tokens: int = 8,
                  token_learner_after: int = 0, pool: str = "flatten", classifier: str = "mlp", dropout: float = 0.0,
                  stochastic_depth: float = 0.0, classifier_dropout: float = 0.0, pixel_mean=None, pixel_deviation=None,
@@ -111,13 +118,13 @@ class VisionTransformer(PictureClassifier):
         self.blocks = []
         for i in range(number_of_layers):
             self.blocks.append(Block(num_heads, embedding_dim, mlp_hidden_dim, dropout, first_seed + 2 * i, attention,
-                                     norm, layer_scale, stochastic_depth * (i + 1) / number_of_layers,
+                                     norm, layer_scale, stochastic_depth * (i + 1) / number_of_layers, norm_epsilon,
                                      name=f"block_{i}"))
             if i + 1 == self.learns_after:
                 self.token_learner = TokenLearner(token_learner, learned_tokens, rows, columns, self.extra_tokens,
                                                   name="token_learner")
         if norm == "pre":                               # with "post" the last block ends with one
-            self.norm = LayerNorm(name="norm")
+            self.norm = LayerNorm(norm_epsilon, name="norm")
         if pool == "sequence":
             self.sequence_pooling = SequencePooling(name="sequence_pooling")
         self.classifier = make_classifier(config, first_seed + 2 * number_of_layers)
@@ -156,7 +163,8 @@ class VisionTransformer(PictureClassifier):
     def _pool(self, tokens):
         """Makes features (B, F) of the tokens (B, N, D) that the pool reads."""
         if self.config["pool"] == "cls":
-            return tokens[:, 0]
+            read = 1 + self.config["read_registers"]
+            return tf.reshape(tokens[:, :read], (-1, read * tokens.shape[2])) if read > 1 else tokens[:, 0]
         tokens = tokens[:, self.extra_tokens:] if self.extra_tokens else tokens
         return self.sequence_pooling(tokens) if self.config["pool"] == "sequence" else pool_tokens(
             tokens, self.config["pool"])
@@ -178,7 +186,9 @@ class VisionTransformer(PictureClassifier):
         A run's saved weights hold the result.
         """
         if self.config["whitening"]:
-            self.patches.whitening.fit(self.scaled(images[:WHITENING_PICTURES]).numpy())
+            height, width, _ = self.config["image_shape"]
+            first = np.asarray(images[:max(1, WHITENING_PIXELS // (height * width))])
+            self.patches.whitening.fit(self.scaled(first).numpy())
 
 
 def make_embedding(config: dict):
@@ -215,6 +225,10 @@ def _check(config: dict) -> None:
     for name, limits in LIMITS.items():
         if name not in ("patch_size", "patch_stride") or config["embedding"] not in PATCHES:
             check_whole(name.upper(), config[name], *limits)        # patch_grid knows patches' limits better
+    check_whole("read_registers", config["read_registers"], 0,
+                config["register_tokens"] if config["pool"] == "cls" else 0,
+                ", as POOL is {pool!r} and REGISTER_TOKENS {register_tokens}".format(**config))
+    check_number("norm_epsilon", config["norm_epsilon"], 1e-12, 1)
     check_number("LAYER_SCALE", config["layer_scale"], 0, 1000, ", where 0 is none")
     for name in ("dropout", "stochastic_depth", "classifier_dropout"):
         check_share(name.upper(), config[name])
@@ -257,7 +271,7 @@ def _check_totals(config: dict, patches: int, widths: list) -> None:
         check_total("numbers in a feature map", height * image_width * max(first, *widths[:1]),
                     "STEM_WIDTHS or image_shape")
     read = config["learned_tokens"] if config["token_learner"] else patches
-    features = dim * read if config["pool"] == "flatten" else dim
+    features = dim * (read if config["pool"] == "flatten" else 1 + config["read_registers"])
     check_total("weights", embedding + patches * dim + config["number_of_layers"] * dim * (4 * dim + 2 * hidden)
                 + features * hidden, "EMBEDDING_DIM, MLP_HIDDEN_DIM, NUMBER_OF_LAYERS or number of patches")
     check_total("shares of attention", config["num_heads"] * (patches + config["register_tokens"]) ** 2,

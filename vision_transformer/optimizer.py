@@ -6,6 +6,7 @@ hundreds of kernels a step, and its state differs between the two Kerases, so th
 from __future__ import annotations
 
 import contextlib
+import re
 
 import numpy as np
 import tensorflow as tf
@@ -21,6 +22,26 @@ def only_kernels(path: str) -> bool:
     return path.endswith("kernel")
 
 
+def layer_shares(paths, layer_decay: float) -> list:
+    """Gives each weight's share of the learning rate, by its path: less the nearer it is to the pictures.
+
+    1 for what comes behind the blocks, layer_decay for the last block, its square for the block before, and so on; the
+    embedding, in front of the first block, has the least.
+    Sources: Clark et al., arXiv 2003.10555, appendix A; for ViTs: Bao et al., arXiv 2106.08254, appendix.
+
+    Raises:
+        ValueError: there are no blocks.
+    """
+    depths = [match and int(match[1]) for match in map(re.compile(r"block_(\d+)/").match, paths)]
+    blocks = 1 + max((depth for depth in depths if depth is not None), default=-1)
+    if not blocks:
+        raise ValueError(f"LAYER_DECAY {layer_decay} is for models of encoder blocks; for any other leave it at 1.")
+    first = ("patches/", "class_token/", "positions/", "registers/")
+    below = [blocks - depth if depth is not None else (blocks + 1) * path.startswith(first)
+             for path, depth in zip(paths, depths)]
+    return [layer_decay ** steps for steps in below]
+
+
 class AdamW:
     """Adam with decoupled weight decay over `variables`, which must all be built; without decay, plain Adam.
 
@@ -30,6 +51,7 @@ class AdamW:
         beta_1, beta_2, epsilon: Adam's, in the form at the end of section 2 of its paper.
         weight_decay: share of a weight, times the learning rate in use, that each update takes away.
         decays: function of a weight's path such as "block_0/mlp/expand/kernel"; tells whether it decays.
+        layer_decay: what the learning rate shrinks to from each block to the one before it (layer_shares); 1: nowhere.
         schedule: a Schedule, which gives the share of learning_rate to use at each step, counted in batches; None:
             "plateau", all of it until the Trainer halves it.
         clip_norm: a gradient whose norm over all weights is longer is shortened to this; 0: none is.
@@ -54,9 +76,10 @@ class AdamW:
     """
 
     def __init__(self, variables, learning_rate: float, *, beta_1: float = 0.9, beta_2: float = 0.999,
-                 epsilon: float = 1e-7, weight_decay: float = 0.0, decays=only_kernels, schedule=None,
-                 clip_norm: float = 0.0, accumulation_steps: int = 1, average: float = 0.0, statistics=()):
-        _check(learning_rate, beta_2, weight_decay, clip_norm, accumulation_steps, average)
+                 epsilon: float = 1e-7, weight_decay: float = 0.0, decays=only_kernels, layer_decay: float = 1.0,
+                 schedule=None, clip_norm: float = 0.0, accumulation_steps: int = 1, average: float = 0.0,
+                 statistics=()):
+        _check(learning_rate, beta_2, weight_decay, layer_decay, clip_norm, accumulation_steps, average)
         self.variables = [raw(v) for v in variables]
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
         self.schedule = schedule or make_schedule("plateau", 1, 1)
@@ -69,6 +92,10 @@ class AdamW:
         if weight_decay:
             shares = [weight_decay * float(decays(weight_path(v))) for v in variables]
             self.decay = tf.Variable(np.repeat(np.float32(shares), self._sizes), name="decay")
+        self.shares = None
+        if layer_decay != 1:
+            shares = layer_shares([weight_path(v) for v in variables], layer_decay)
+            self.shares = tf.Variable(np.repeat(np.float32(shares), self._sizes), name="shares")
         if accumulation_steps > 1:
             self.state["gradient_sum"] = self.gradient_sum = tf.Variable(tf.zeros_like(self.mean), name="gradient_sum")
         if average:
@@ -132,6 +159,8 @@ class AdamW:
         weights = _flat(self.variables)
         if self.decay is not None:
             update += self.learning_rate * factor * (self.decay * weights)
+        if self.shares is not None:
+            update *= self.shares
         self.mean.assign(tf.where(due, mean, self.mean))
         self.square.assign(tf.where(due, square, self.square))
         weights = tf.where(due, weights - update, weights)
@@ -178,11 +207,12 @@ def _spread(vector, variables) -> None:
         variable.assign(tf.reshape(value, variable.shape))
 
 
-def _check(learning_rate, beta_2, weight_decay, clip_norm, accumulation_steps, average) -> None:
+def _check(learning_rate, beta_2, weight_decay, layer_decay, clip_norm, accumulation_steps, average) -> None:
     """Raises ValueError, one sentence for each number that can be wrong; NaN is wrong everywhere."""
     check_number("LEARNING_RATE", learning_rate, 1e-12, 1000)
     check_number("WEIGHT_DECAY", weight_decay, 0, 1 / learning_rate,
                  ", where 0 is none: times LEARNING_RATE, a step takes away that share of a weight")
+    check_number("LAYER_DECAY", layer_decay, 0.01, 1, ", such as 0.75, where 1 is the same rate for all layers")
     check_number("CLIP_NORM", clip_norm, 0, 1e6, ", where 0 is none")
     check_share("BETA_2", beta_2, ", such as 0.999")
     check_whole("ACCUMULATION_STEPS", accumulation_steps, 1, 2 ** 31 - 1)

@@ -35,7 +35,11 @@ logging.getLogger("PIL").setLevel(logging.CRITICAL)     # what it says of a file
 
 
 class PictureError(ValueError):
-    """A picture that can't be read; the message is one line, begins with the file's name, and says why."""
+    """A picture that can't be read; the message is one line, begins with the file's name, and ends with the reason."""
+
+    def __init__(self, path, reason: str):
+        super().__init__(f"{harmless(path)}: can't be read as a picture: {reason}")
+        self.reason = reason
 
 
 def read_picture(path, image_shape) -> np.ndarray:
@@ -53,7 +57,7 @@ def read_picture(path, image_shape) -> np.ndarray:
                 with _standard_error_shut() if image.format == "TIFF" else nullcontext():
                     return _fitted(image, *image_shape)
     except Exception as error:          # Pillow's readers raise nearly anything for a broken file
-        raise PictureError(f"{harmless(path)}: can't be read as a picture: {_reason(error)}") from error
+        raise PictureError(path, _reason(error)) from error
 
 
 def _check(path):

@@ -2,13 +2,18 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from .messages import harmless
 from .storage import write
+
+DPI = 110
+LONGEST_NAME = 20       # letters of a class's name that are shown
 
 
 def save_samples(path: Path, images, labels, class_names) -> None:
@@ -25,10 +30,10 @@ def save_samples(path: Path, images, labels, class_names) -> None:
     axes.imshow(mosaic, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="auto")
     for number, label in enumerate(labels[:count]):
         row, column = divmod(number, 8)
-        axes.text(column * wide + width / 2, row * tall + above - 1, class_names[label], fontsize=8, ha="center",
-                  va="bottom")
+        axes.text(column * wide + width / 2, row * tall + above - 1, _shown(class_names[label]), fontsize=8,
+                  ha="center", va="bottom")
     axes.axis("off")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_curves(path: Path, history: list, best_epoch: int, halves: bool) -> None:
@@ -52,8 +57,28 @@ def save_curves(path: Path, history: list, best_epoch: int, halves: bool) -> Non
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.legend(fontsize=8, loc="lower right")
-    _save(figure, path)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncol=4, fontsize=8)
+    save_figure(figure, path)
+
+
+def save_comparison(path: Path, histories: dict) -> None:
+    """Shows runs, {name: rows of its epochs}: validation loss and accuracy by epoch, and accuracy by CPU minutes."""
+    figure = Figure(figsize=(15, 4.6 + 0.22 * len(histories)), layout="constrained")
+    panels = figure.subplots(1, 3)
+    marks = [line + mark for mark in "os^Dv" for line in ("-", "--", ":", "-.")]        # ten colours are soon used up
+    for axes, by, name in zip(panels, ("epoch", "epoch", "cpu_seconds"), ("val_loss", "val_accuracy", "val_accuracy")):
+        minutes = by == "cpu_seconds"
+        for number, (run, history) in enumerate(histories.items()):
+            axes.plot([row[by] / (60 if minutes else 1) for row in history], [row[name] for row in history],
+                      marks[number // 10 % len(marks)], color=f"C{number % 10}", ms=4, label=run)
+        axes.set(xlabel="CPU minutes" if minutes else "epoch", title=name.replace("val_", "validation "))
+        axes.grid(alpha=0.3)
+        if not minutes:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if name == "val_accuracy":
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", fontsize=9)
+    save_figure(figure, path)
 
 
 def save_confusion(path: Path, confusion, class_names) -> None:
@@ -66,8 +91,9 @@ def save_confusion(path: Path, confusion, class_names) -> None:
     axes = figure.subplots()
     shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     ticks, font = np.arange(classes), 9 if few else 5
-    axes.set_xticks(ticks, class_names, rotation=90, fontsize=font)
-    axes.set_yticks(ticks, class_names, fontsize=font)
+    names = list(map(_shown, class_names))
+    axes.set_xticks(ticks, names, rotation=90, fontsize=font)
+    axes.set_yticks(ticks, names, fontsize=font)
     axes.set(xlabel="predicted", ylabel="true",
              title=f"confusion on {confusion.sum():,} pictures, {np.trace(confusion) / confusion.sum():.2%} right")
     if few:
@@ -76,10 +102,28 @@ def save_confusion(path: Path, confusion, class_names) -> None:
                 axes.text(column, row, str(count), ha="center", va="center", fontsize=8,
                           color="white" if shares[row, column] > 0.5 else "black")
     figure.colorbar(shown, ax=axes, shrink=0.8, format=PercentFormatter(1.0), label="share of the true class")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure as a PNG."""
+    write(path, png_of(figure))
+
+
+def png_of(figure: Figure) -> bytes:
+    """Gives a figure as the content of a PNG file."""
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110)
-    write(path, content.getvalue())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")           # of a name in another script: a box is drawn
+        figure.savefig(content, format="png", dpi=DPI)
+    return content.getvalue()
+
+
+def plain(text) -> str:
+    """Gives text, which may be a stranger's, so that it is drawn as it stands: matplotlib reads formulas between $."""
+    return "\n".join(map(harmless, str(text).split("\n"))).replace("$", r"\$")
+
+
+def _shown(name: str) -> str:
+    """Gives a class's name, shortened, to be drawn."""
+    return plain(name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME - 1] + "…")

@@ -4,8 +4,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from . import devices
 from .contradictions import refuse_idle_flags
+from .records import reported_epochs
 from .runs import Run, run_number
 from .storage import CannotWrite, RunError, lock
 
@@ -33,6 +36,7 @@ STAYS = {
     "TOP_K": "its figures so far count by that",
     "choices": "it stands for many others",
     "data": "it has learnt from some pictures, and is judged by others",
+    "validation": "it has learnt from some pictures, and is judged by others",
     "model": "its saved weights are of another model",
     "batches": "it has not seen each picture equally often",
     "optimizer": "what the optimizer has gathered goes with the old value",
@@ -92,16 +96,19 @@ def open_run(settings, data, model) -> Run:
         if run.read("data", "fingerprint", kind=str) != fingerprint:
             raise RunError(f"{run.path} was begun on other data than {data.name} as it is now; point --data-dir to the "
                            "files it was begun on, or begin a new run.")
-        run.lock = lock(run.path)
+        run.hold()
         _check_unfinished(run, settings.EPOCHS)
         run.write_config({**run.config, "constants": constants})        # the next resume begins with these
         return run
     _point_to_unfinished(settings.RUN_FOLDER, data.name, constants, fingerprint)
+    counts = np.bincount(data.train.labels, minlength=data.num_classes)
+    per_class = dict(zip(data.class_names, counts.tolist()))            # training and validation
     run = Run.create(settings.RUN_FOLDER, data.name, {
         "constants": constants, "model": model.get_config(), "class_names": list(data.class_names),
-        "data": {"name": data.name, "fingerprint": fingerprint}, "versions": devices.versions(),
+        "data": {"name": data.name, "fingerprint": fingerprint, "pictures_per_class": per_class},
+        "versions": devices.versions(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])})
-    run.lock = lock(run.path)
+    run.hold()
     return run
 
 
@@ -112,7 +119,7 @@ def _check_unfinished(run: Run, epochs: int) -> None:
             raise RunError(f"{run.path / 'state.safetensors'} is gone, so the run can't go on; begin a new one.")
         return
     done = run.epochs()
-    if done > epochs or (done == epochs and run.reported_epochs() == done):
+    if done > epochs or (done == epochs and reported_epochs(run) == done):
         raise RunError(f"{run.path} already has {done} epochs; to train on, give it more: --epochs {2 * done}.")
 
 
@@ -128,7 +135,7 @@ def _point_to_unfinished(folder: str, name: str, constants: dict, fingerprint: s
             run = Run(path)
             alike = (run.read("constants") == constants
                      and run.read("data", "fingerprint", kind=str) == fingerprint)
-            if alike and run.has_state() and (not run.reported_epochs() or run.reported_epochs() < _rows(run)):
+            if alike and run.has_state() and (not reported_epochs(run) or reported_epochs(run) < _rows(run)):
                 lock(path).release()
                 print(f"note: {path} was begun with the same constants and data, and stopped before its end; to go on "
                       f"with it instead: {run.resume_command}", flush=True)

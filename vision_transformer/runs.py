@@ -17,8 +17,6 @@ of theirs.
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 import math
 import os
@@ -44,10 +42,12 @@ from .storage import (
     RunError,
     assign,
     cannot_write,
+    lock,
     read_tensors,
     reason,
     rename,
     write,
+    write_table,
     write_tensors,
 )
 
@@ -59,7 +59,7 @@ class Run:
     """A run folder that exists."""
 
     def __init__(self, path):
-        self.path, self.lock = Path(path), None
+        self.path, self._lock = Path(path), None
         if not (self.path / "config.json").is_file():
             raise RunError(f"{self.path} is no run folder (it has no config.json); a run folder looks like "
                            "runs/cifar10-001.")
@@ -93,10 +93,19 @@ class Run:
         finally:
             shutil.rmtree(unnamed, ignore_errors=True)
 
+    def hold(self) -> None:
+        """Keeps other trainings out of the folder, until release() or this process's end.
+
+        Raises:
+            RunError: another training uses it.
+            CannotWrite: no lock can be made in it.
+        """
+        self._lock = lock(self.path)
+
     def release(self) -> None:
-        """Lets other processes use the folder again."""
-        if self.lock:
-            self.lock.release(force=True)
+        """Lets other trainings use the folder again."""
+        if self._lock:
+            self._lock.release(force=True)
 
     def write_config(self, config: dict) -> None:
         """Replaces config.json."""
@@ -228,11 +237,7 @@ class Run:
 
     def write_history(self, rows: list) -> None:
         """Writes history.csv: one row per epoch."""
-        text = io.StringIO(newline="")
-        table = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-        write(self.path / "history.csv", text.getvalue())
+        write_table(self.path / "history.csv", rows[0], [[row[name] for name in rows[0]] for row in rows])
 
     def write_results(self, results: dict) -> None:
         """Writes results.json; results["epochs"]: how many had been trained."""
@@ -244,13 +249,6 @@ class Run:
         if not isinstance(history, list):
             raise RunError(f"{self._state} holds no state of a training; begin a new run.")
         return len(history)
-
-    def reported_epochs(self) -> int:
-        """Gives how many epochs had been trained when results.json was written; 0 if it was not."""
-        try:
-            return json.loads((self.path / "results.json").read_text(encoding="utf-8"))["epochs"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return 0
 
 
 @contextlib.contextmanager

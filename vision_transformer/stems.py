@@ -16,7 +16,7 @@ from .gradients import gelu
 from .picture_classifier import MOST_WIDTH
 
 WHITENING_SIDE = 2              # pixels of the patches that whitening looks at
-WHITENING_PICTURES = 2000       # training pictures that their covariance is measured on
+WHITENING_PIXELS = 2000 * 32 * 32       # of training pictures that their covariance is measured on
 WHITENING_EPSILON = 5e-4        # added to a direction's variance, so that one without any isn't blown up
 
 

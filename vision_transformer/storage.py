@@ -5,7 +5,9 @@ Arrays are kept as safetensors, which holds no code, with a checksum.
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
+import io
 import json
 import os
 import time
@@ -32,8 +34,23 @@ class CannotWrite(RuntimeError):
     """A file that can't be written: a full disk, a folder without permission. What was there before still is."""
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder, and those it is in, where they are not there yet; raises CannotWrite where that can't be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def write_table(path: Path, header, rows) -> None:
+    """Writes a table as CSV: the names of its columns, then its rows; raises what write does."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    write(path, text.getvalue())
+
+
 def write(path: Path, content, before=None) -> None:
-    """Writes text or bytes to a file all at once: beside it first, flushed, then renamed.
+    """Writes text, bytes, or what gives pieces of bytes to a file all at once: beside it first, flushed, then renamed.
 
     before: where the file that was there goes.
 
@@ -43,7 +60,9 @@ def write(path: Path, content, before=None) -> None:
     beside = path.with_name(path.name + ".part")
     try:
         with beside.open("wb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
+            content = content.encode("utf-8") if isinstance(content, str) else content
+            for piece in [content] if isinstance(content, bytes) else content:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         if before is not None and path.is_file():

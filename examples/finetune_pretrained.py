@@ -1,0 +1,162 @@
+"""Fine-tunes published weights on your own pictures: python examples/finetune_pretrained.py --data-dir photos."""
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))     # the project, which need not be installed
+
+os.environ.setdefault("DML_VISIBLE_DEVICES", "0")       # the first DirectX 12 GPU, unless you chose another
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")      # TensorFlow: errors only
+
+from vision_transformer import (AdamW, Classification, Trainer, announce, check_choice, finish,
+                                load_dataset, make_mixing, make_schedule, open_run, read_settings, resumed, run_script,
+                                seed_everything, set_precision, split_validation, starting_model, steps_per_epoch,
+                                training_batches, with_recipe)
+from data_augmentations import augmentation
+
+# Every constant is also a flag: --patch-size 8 is PATCH_SIZE = 8 for one run. In main, **c.below("model") hands the
+# constants below "model" to a function, each as the argument of its name.
+
+# --- choices ---
+# Whose weights training begins with: a folder with config.json and model.safetensors, a .npz file of Google's, or a
+# name on huggingface.co, which needs the package huggingface_hub (docs/pretrained.md). What they say of the model takes
+# the place of the constants below "model", but for DROPOUT, CLASSIFIER_DROPOUT and STOCHASTIC_DEPTH.
+PRETRAINED = "facebook/deit-tiny-patch16-224"       # published weights; empty: none, trains from scratch
+RECIPE = "sample"               # other constants that go well together: sample (these here), compact or hybrid
+SIZE = ""                       # the encoder's sizes: sample, tiny, small, base, large, huge, compact-2, -4, -6, -7
+
+# --- data ---
+DATASET = "folder"              # your own pictures
+DATA_DIR = ""                   # the folder: one folder per class in it, or train/ and test/ with such folders
+IMAGE_SIZE = 224                # side in pixels that pictures get, cut to squares about their centre
+
+# --- validation ---
+VALIDATION_SHARE = 0.15         # share of the training pictures that is kept back to choose the best weights
+
+# --- model ---
+ARCHITECTURE = "vit"            # vit, or resnet: a small CNN to compare with
+EMBEDDING = "linear"            # how pictures become tokens: linear, convolution, shifted, hybrid or compact
+PATCH_SIZE = 16                 # side of a square patch, pixels
+PATCH_STRIDE = 16               # pixels from patch to patch; below PATCH_SIZE they overlap
+STEM_WIDTHS = "64-128"          # hybrid's and compact's convolutions before the last: their channels
+WHITENING = False               # hybrid: begins with a convolution that is fitted to the data
+POSITIONS = "learned"           # how tokens know their place: learned, sincos or none
+REGISTER_TOKENS = 0             # learned tokens that show no part of the picture
+NUMBER_OF_LAYERS = 12           # encoder blocks
+EMBEDDING_DIM = 192             # width of a token
+NUM_HEADS = 3                   # attention heads; must divide EMBEDDING_DIM
+MLP_HIDDEN_DIM = 768            # hidden width of the blocks' MLPs and of the classifier
+ATTENTION = "plain"             # plain, or locality: a learned temperature, no token looks at itself
+NORM = "pre"                    # layer normalization: pre (before each branch) or post (after each sum)
+LAYER_SCALE = 0.0               # first value of learned factors on the branches; 0: none
+TOKEN_LEARNER = ""              # makes a few tokens of all, in mid-encoder: v1 or v1.1; empty: none
+LEARNED_TOKENS = 8              # how many it makes
+TOKEN_LEARNER_AFTER = 0         # behind which block; 0: half of them
+POOL = "cls"                    # how tokens become features: flatten, cls (a class token), mean or sequence
+CLASSIFIER = "linear"           # mlp (one hidden layer) or linear
+DROPOUT = 0.0                   # share of each block's branches that is dropped in training
+CLASSIFIER_DROPOUT = 0.0        # share of the classifier's hidden layer that is dropped in training
+STOCHASTIC_DEPTH = 0.1          # share of the pictures that skip each branch of the last block; less before it
+BLOCKS_PER_STAGE = 3            # resnet: n; it is 6 n + 2 layers deep
+FIRST_WIDTH = 16                # resnet: channels of the first stage
+
+# --- augmentation ---
+# Each picture draws its own amount; 0 is off.
+FLIP_HORIZONTAL = 0.5           # probability of mirroring left and right
+FLIP_VERTICAL = 0.0             # probability of mirroring up and down
+ROTATION = 0.0                  # degrees, either way
+SHEAR = 0.0                     # degrees, either way
+ZOOM = 0.1                      # share, in or out
+TRANSLATION = 0.125             # share of height and width, either way
+CONTRAST = 0.2                  # share, up or down
+BRIGHTNESS = 0.1                # share of the full range, up or down
+SATURATION = 0.2                # share, up or down
+HUE = 0.0                       # turns of the colour circle, either way; at most 0.5
+ERASING = 0.0                   # probability of erasing a rectangle
+FILL_MODE = "reflect"           # what a moved picture shows beyond its edge: reflect, nearest or constant (grey)
+POLICY = ""                     # RandAugment (rand) or TrivialAugment (trivial), before all these; empty: none
+POLICY_OPERATIONS = 2           # rand: operations on each picture
+POLICY_STRENGTH = 9             # rand: from 0 to 30
+
+# --- mixing ---
+MIXUP = 0.0                     # a of Beta(a, a): a picture's share beside another; 0: off
+CUTMIX = 0.0                    # a of Beta(a, a): a box shows another picture; 0: off
+
+# --- batches ---
+BATCH_SIZE = 64                 # pictures in a step
+ALTERNATING_FLIP = False        # mirrors every other epoch, by turns, in place of FLIP_HORIZONTAL
+
+# --- learning rate ---
+LEARNING_RATE = 0.0005          # AdamW's; the highest that a schedule reaches
+SCHEDULE = "cosine"             # plateau, constant, cosine, one-cycle or step
+WARMUP_EPOCHS = 2.0             # epochs of a line up before it; one-cycle: 0 is a quarter of training
+PATIENCE = 10                   # plateau: epochs without a better validation accuracy until the rate is halved
+MINIMUM_LEARNING_RATE = 0.00001 # plateau: where halving ends
+
+# --- optimizer ---
+WEIGHT_DECAY = 0.05             # share of a weight, times the learning rate, that a step takes away
+LAYER_DECAY = 0.75              # what the learning rate shrinks to from each block to the one before it; 1: one for all
+BETA_2 = 0.999                  # how much of the gradients' mean square a step keeps
+CLIP_NORM = 1.0                 # gradients longer than this are shortened to it; 0: none
+ACCUMULATION_STEPS = 1          # batches that make one update
+AVERAGE = 0.0                   # how much of the weights' moving average an update keeps, such as 0.999; 0: no average
+
+# --- task ---
+LABEL_SMOOTHING = 0.1           # share of the right class's weight that goes to all
+CLASS_WEIGHTS = False           # all classes count alike in the training loss, however few pictures one has
+TOP_K = 2                       # also counts as right: the true class among the k likeliest
+
+# --- training ---
+EPOCHS = 20                     # passes over the training pictures
+EARLY_STOPPING = 0              # epochs without a better validation accuracy until training ends; 0: never
+SAM_RHO = 0.0                   # sharpness-aware minimization, such as 0.05: twice the work; 0: off
+XLA = False                     # compiles the step with XLA: CPU and CUDA, not DirectML; not always faster
+STEPS_PER_EXECUTION = 1         # steps in one call from Python
+SAVE_EVERY = 100                # steps between saves of what --resume needs; each epoch's end saves too
+SAVE_MINUTES = 5.0              # minutes after which it saves even so; 0: never for that
+
+# --- run ---
+SEED = 0                        # of the split, initial weights, order, augmentation and dropout
+DETERMINISTIC = False           # bit-equal runs on one machine, a little slower
+PRECISION = "float32"           # float32, mixed_bfloat16 (CPU, newer CUDA) or mixed_float16 (GPUs)
+TEST_FLIP = False               # also reports the test accuracy averaged with the mirrored pictures
+RUN_FOLDER = "runs"             # where run folders go
+RESUME = ""                     # run folder to continue, such as runs/folder-001
+DEBUG = False                   # on an error, show Python's traceback
+
+
+def main(arguments=None):
+    """Trains, validates after each epoch, evaluates once at the end; all of it goes to a run folder."""
+    check_choice(os.environ["DML_VISIBLE_DEVICES"])
+    c = resumed(with_recipe(read_settings(__file__, arguments)))
+    seed_everything(c.SEED, c.DETERMINISTIC)
+    set_precision(c.PRECISION)
+
+    data = load_dataset(**c.below("data"))
+    training, validation = split_validation(data.train, c.VALIDATION_SHARE, c.SEED)
+    augment = augmentation(image_shape=data.image_shape, **c.below("augmentation"))
+    mix = make_mixing(data.num_classes, **c.below("mixing"))
+    steps = steps_per_epoch(len(training), c.BATCH_SIZE)
+    schedule = make_schedule(c.SCHEDULE, steps, c.EPOCHS, c.WARMUP_EPOCHS)
+
+    model = starting_model(c, data, training)
+    model.whiten(training.images)
+    task = Classification(model, batch_size=c.BATCH_SIZE, training_labels=training.labels, **c.below("task"))
+    optimizer = AdamW(
+        model.trainable_variables, c.LEARNING_RATE, schedule=schedule, statistics=model.non_trainable_variables,
+        **c.below("optimizer"))
+    trainer = Trainer(
+        task, optimizer, steps_per_epoch=steps, patience=c.PATIENCE, minimum_learning_rate=c.MINIMUM_LEARNING_RATE,
+        **c.below("training"))
+
+    trainer.save_to(open_run(c, data, model))           # from here on there is a run folder
+    batches = training_batches(
+        training, epochs=c.EPOCHS, seed=c.SEED, augment=augment, mix=mix, first_step=trainer.step,
+        **c.below("batches"))
+    announce(trainer, data, training, validation, batches)
+    trainer.train(batches, validation)
+    finish(trainer, data, flip=c.TEST_FLIP)
+
+
+if __name__ == "__main__":
+    run_script(main)
