@@ -119,11 +119,11 @@ def test_every_kind_of_picture_is_brought_to_one_shape(tmp_path):
 
 
 def test_memory_does_not_grow_with_the_folder(tmp_path, monkeypatch):
-    """15 MB of decoded pictures; what Python holds stays under 3."""
-    photos = make_folder(tmp_path / "photos", {"coal": 40, "sea": 40})
+    """75 MB of decoded pictures; Python holds those that its threads are at, 2 to 10 MB as they take turns."""
+    photos = make_folder(tmp_path / "photos", {"coal": 200, "sea": 200})
     monkeypatch.setattr(picture_cache, "PIECE", 2 ** 18)
     found, peak = measured(lambda: load(photos, 250))
-    assert found.pictures.stored.nbytes == 80 * 250 * 250 * 3 and peak < 3e6
+    assert found.pictures.stored.nbytes == 400 * 250 * 250 * 3 and peak < 25e6
 
 
 def test_warnings_are_as_before(photos):
