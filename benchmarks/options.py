@@ -30,8 +30,9 @@ OPTIONS = {         # flags of train_cifar10.py -> what they mean, and the sourc
     "--patch-stride 2": "overlapping patches: 225 tokens",
     "--embedding shifted": "patches that also see four half-patch shifts of the picture: SPT (arXiv 2112.13492)",
     "--embedding hybrid": "a small CNN's feature map in place of patches (ViT, section 3.1)",
-    "--embedding hybrid --whitening": "the same after a first convolution that is fitted to the data (airbench, arXiv "
-                                      "2404.00498)",
+    "--embedding hybrid --stem-depth 2": "the same with two convolutions of each width, behind each halving (airbench, "
+                                         "arXiv 2404.00498)",
+    "--embedding hybrid --whitening": "hybrid after a first convolution that is fitted to the data (airbench)",
     "--embedding compact --stem-widths 64": "convolution, ReLU, pooling, twice: CCT's tokenizer (arXiv 2104.05704)",
     "--positions sincos": "fixed sines and cosines in two dimensions (arXiv 2205.01580)",
     "--positions none": "no positions",

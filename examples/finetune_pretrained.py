@@ -39,6 +39,7 @@ EMBEDDING = "linear"            # how pictures become tokens: linear, convolutio
 PATCH_SIZE = 16                 # side of a square patch, pixels
 PATCH_STRIDE = 16               # pixels from patch to patch; below PATCH_SIZE they overlap
 STEM_WIDTHS = "64-128"          # hybrid's and compact's convolutions before the last: their channels
+STEM_DEPTH = 1                  # hybrid: convolutions of each of these widths
 WHITENING = False               # hybrid: begins with a convolution that is fitted to the data
 POSITIONS = "learned"           # how tokens know their place: learned, sincos or none
 REGISTER_TOKENS = 0             # learned tokens that show no part of the picture
@@ -94,6 +95,7 @@ PATIENCE = 10                   # plateau: epochs without a better validation ac
 MINIMUM_LEARNING_RATE = 0.00001 # plateau: where halving ends
 
 # --- optimizer ---
+MUON = False                    # updates of hidden matrices that move all their directions alike, in place of AdamW's
 WEIGHT_DECAY = 0.05             # share of a weight, times the learning rate, that a step takes away
 LAYER_DECAY = 0.75              # what the learning rate shrinks to from each block to the one before it; 1: one for all
 BETA_2 = 0.999                  # how much of the gradients' mean square a step keeps

@@ -39,7 +39,7 @@ SCRIPT = "train_cifar10.py"                 # 32x32 pixels of three channels: hu
 OPTIONS = {
     "ARCHITECTURE": ("vit", "resnet"),
     "EMBEDDING": ("linear", "convolution", "shifted", "hybrid", "compact"),
-    "PATCH_STRIDE": (8, 4), "WHITENING": (False, True),
+    "PATCH_STRIDE": (8, 4), "STEM_DEPTH": (1, 2), "WHITENING": (False, True),
     "POSITIONS": ("learned", "sincos", "none"), "REGISTER_TOKENS": (0, 2), "NUMBER_OF_LAYERS": (1, 2),
     "ATTENTION": ("plain", "locality"), "NORM": ("pre", "post"), "LAYER_SCALE": (0, 0.1),
     "TOKEN_LEARNER": ("", "v1", "v1.1"), "TOKEN_LEARNER_AFTER": (0, 1),
@@ -50,8 +50,8 @@ OPTIONS = {
     "ERASING": (0, 0.5), "FILL_MODE": ("reflect", "nearest", "constant"), "POLICY": ("", "rand", "trivial"),
     "MIXUP": (0, 0.2), "CUTMIX": (0, 1), "ALTERNATING_FLIP": (False, True),
     "SCHEDULE": ("plateau", "constant", "cosine", "one-cycle", "step"), "WARMUP_EPOCHS": (0, 0.5),
-    "WEIGHT_DECAY": (0, 0.1), "BETA_2": (0.999, 0.99), "CLIP_NORM": (0, 0.5), "ACCUMULATION_STEPS": (1, 2),
-    "AVERAGE": (0, 0.9), "LABEL_SMOOTHING": (0, 0.1),
+    "MUON": (False, True), "WEIGHT_DECAY": (0, 0.1), "BETA_2": (0.999, 0.99), "CLIP_NORM": (0, 0.5),
+    "ACCUMULATION_STEPS": (1, 2), "AVERAGE": (0, 0.9), "LABEL_SMOOTHING": (0, 0.1),
     "EARLY_STOPPING": (0, 1), "SAM_RHO": (0, 0.05), "XLA": (False, True), "STEPS_PER_EXECUTION": (1, 3),
     "SAVE_EVERY": (100, 2), "SAVE_MINUTES": (0, 0.001),
     "DETERMINISTIC": (False, True), "PRECISION": ("float32", "mixed_bfloat16", "mixed_float16"),
@@ -101,7 +101,7 @@ def grid():
     other the choice that makes most new pairs, or else the first. XLA waits until only its own pairs are left, since a
     step is compiled the sooner the fewer options are on.
     """
-    chance = random.Random(9)                   # of 60 seeds the one with the fewest settings
+    chance = random.Random(16)                  # of 60 seeds the one with the fewest settings
     items = [(name, choice) for name, choices in OPTIONS.items() for choice in choices]
     new = {item: {other for other in items if other[0] != item[0] and possible(dict([item, other]))} for item in items}
     settings = []

@@ -34,7 +34,9 @@ OPTIONS = {
     "hybrid": ({"embedding": "hybrid", "stem_widths": "5"},
                ENCODER - PATCHES + 27 * 5 + 2 * 5 + 9 * 5 * 14 + 2 * 14 + mlp(210)),
     "whitening": ({"embedding": "hybrid", "stem_widths": "5", "whitening": True},
-                  ENCODER - PATCHES + 24 + 9 * 24 * 5 + 2 * 5 + 9 * 5 * 14 + 2 * 14 + mlp(210)),
+                  ENCODER - PATCHES - 7 * 14 + 9 * 24 * 5 + 2 * 5 + 9 * 5 * 14 + 2 * 14 + mlp(8 * 14)),
+    "depth": ({"embedding": "hybrid", "stem_widths": "5", "stem_depth": 3},
+              ENCODER - PATCHES + 27 * 5 + 2 * 9 * 5 * 5 + 3 * 2 * 5 + 9 * 5 * 14 + 2 * 14 + mlp(210)),
     "compact": ({"embedding": "compact", "stem_widths": ""}, ENCODER - PATCHES + 27 * 14 + mlp(210)),
     "sincos": ({"positions": "sincos"}, ENCODER - POSITIONS + mlp(210)),
     "none": ({"positions": "none", "pool": "mean"}, ENCODER - POSITIONS + mlp(14)),
@@ -51,10 +53,10 @@ OPTIONS = {
                        ENCODER + 14 + 14 + 3 * 14 + mlp(3 * 14)),
     "all tokens": ({"pool": "cls", "register_tokens": 3, "token_learner": "v1.1", **LEARNED},
                    ENCODER + 14 + 14 + 3 * 14 + V11 + mlp(14)),
-    "everything": ({"embedding": "hybrid", "stem_widths": "5", "whitening": True, "attention": "locality",
-                    "layer_scale": 0.1, "stochastic_depth": 0.2, "register_tokens": 2, "token_learner": "v1",
-                    **LEARNED, "pool": "sequence", "classifier": "linear"},
-                   ENCODER - PATCHES + 24 + 9 * 24 * 5 + 2 * 5 + 9 * 5 * 14 + 28 + 2 * 7 + 2 * 28 + 28 + V1
+    "everything": ({"embedding": "hybrid", "stem_widths": "5", "stem_depth": 2, "whitening": True,
+                    "attention": "locality", "layer_scale": 0.1, "stochastic_depth": 0.2, "register_tokens": 2,
+                    "token_learner": "v1", **LEARNED, "pool": "sequence", "classifier": "linear"},
+                   ENCODER - PATCHES - 7 * 14 + 9 * (24 + 5) * 5 + 4 * 5 + 9 * 5 * 14 + 28 + 2 * 7 + 2 * 28 + 28 + V1
                    + 14 + 1 + 14 * 5 + 5),
     "resnet": ({"architecture": "resnet", "blocks_per_stage": 1, "first_width": 7},
                9 * (3 * 7 + 2 * 7 * 7 + 7 * 14 + 14 * 14 + 14 * 28 + 28 * 28) + 2 * (3 * 7 + 2 * 14 + 2 * 28)

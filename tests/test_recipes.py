@@ -54,7 +54,7 @@ def test_a_resumed_run_keeps_its_own_constants(capsys):
 
 def test_another_architecture_takes_what_is_not_the_models(capsys):
     c = chosen("--recipe", "hybrid", "--architecture", "resnet")
-    assert (c.EMBEDDING, c.NUMBER_OF_LAYERS, c.SCHEDULE, c.EPOCHS) == ("linear", 8, "one-cycle", 12)
+    assert (c.EMBEDDING, c.NUMBER_OF_LAYERS, c.SCHEDULE, c.EPOCHS) == ("linear", 8, "one-cycle", 13)
     said = capsys.readouterr().out
     assert said.startswith("recipe hybrid: --contrast 0.0 (was 0.2), ") and "--pool" not in said
 

@@ -16,22 +16,29 @@ def batch_norm(x, w, number):
     return (x - mean) / np.sqrt(variance + 1e-5) * w[f"norm_{number}/gamma"] + w[f"norm_{number}/beta"]
 
 
-@pytest.mark.parametrize("widths, whitening", [([], 0), ([5], 0), ([5], 1), ([5, 11], 0)])
-def test_hybrid_stem_equals_its_description(widths, whitening):
-    layer = stems.HybridStem(widths, 7, whitening)
-    layer(X)
+@pytest.mark.parametrize("widths, depth, whitening", [
+    ([], 1, False), ([5], 1, False), ([5], 1, True), ([5, 11], 1, False), ([5], 2, False), ([5, 11], 3, True)])
+def test_hybrid_stem_equals_its_description(widths, depth, whitening):
+    x = random(2, 8, 12, 3)
+    layer = stems.HybridStem(widths, 7, depth, whitening)
+    layer(x)
     reference.randomize(layer)
-    w, x = weights_of(layer), X
+    tokens, w, number = layer(x), weights_of(layer), 0
     if whitening:
-        x = np.pad(x, [(0, 0), (0, 1), (0, 1), (0, 0)])
-        x = reference.gelu(reference.convolve(x, w["whitening/kernel"]) + w["whitening/bias"])
-    for number in range(len(widths)):
-        x = reference.halve(reference.convolve_same(x, w[f"convolution_{number}/kernel"]))
-        x = reference.gelu(batch_norm(x, w, number))
-    x = reference.convolve_same(x, w[f"convolution_{len(widths)}/kernel"])
-    expected = reference.gelu(batch_norm(x, w, len(widths))).reshape(2, -1, 7)
-    assert expected.shape == (2, 4 * 12 // 4 ** len(widths), 7)
-    np.testing.assert_allclose(layer(X), expected, rtol=1e-3, atol=1e-3)
+        x = reference.gelu(reference.convolve(x, w["whitening/kernel"]))
+        assert x.shape[1:3] == (7, 11)
+    for width in [*widths, 7]:
+        for again in range(depth if number < depth * len(widths) else 1):
+            x = reference.convolve_same(x, w[f"convolution_{number}/kernel"])
+            assert x.shape[-1] == width
+            if not again and number < depth * len(widths):
+                x = reference.halve(x[:, :x.shape[1] // 2 * 2, :x.shape[2] // 2 * 2])
+            x = reference.gelu(batch_norm(x, w, number))
+            number += 1
+    assert number == len(layer.convolutions)
+    rows, columns = stems.stem_grid((8, 12, 3), len(widths), whitening)
+    assert x.shape == (2, rows, columns, 7)
+    np.testing.assert_allclose(tokens, x.reshape(2, -1, 7), rtol=2e-3, atol=2e-3)
 
 
 def test_hybrid_stem_normalizes_by_the_batch_in_training_only():
@@ -86,10 +93,20 @@ def test_whitening_makes_numbers_that_do_not_go_together():
     assert (directions[np.abs(directions).argmax(axis=0), range(half)] > 0).all()
 
 
-def test_whitening_learns_a_bias_only():
+def test_whitening_learns_nothing():
     layer = stems.Whitening()
     layer(X)
-    assert [tuple(v.shape) for v in layer.trainable_variables] == [(24,)]
+    assert not layer.trainable_variables
+
+
+def test_whitening_sees_whole_patches_only():
+    """A picture of one colour is the same everywhere: no edge outshines what is in it."""
+    layer = stems.Whitening()
+    layer(X)
+    layer.fit(correlated(97))
+    maps = layer(np.full((1, 4, 5, 3), 0.7, np.float32)).numpy()
+    assert maps.shape == (1, 3, 4, 24)
+    np.testing.assert_allclose(maps, np.broadcast_to(maps[:, :1, :1], maps.shape), rtol=1e-4, atol=1e-5)
 
 
 def test_a_model_is_whitened_by_scaled_pixels(make_model, images):
@@ -126,7 +143,12 @@ def test_the_grid_is_the_picture_halved(halvings, grid):
     assert stems.stem_grid((12, 20, 3), halvings) == grid
 
 
-LAYERS = [lambda: stems.HybridStem([5], 7, True), lambda: stems.CompactStem([5], 7), lambda: stems.Whitening()]
+def test_whitening_takes_the_last_row_and_column_off():
+    assert stems.stem_grid((32, 48, 3), 3, whitening=True) == (3, 5)
+    assert stems.stem_grid((32, 48, 3), 0, whitening=True) == (31, 47)
+
+
+LAYERS = [lambda: stems.HybridStem([5], 7, 2, True), lambda: stems.CompactStem([5], 7), lambda: stems.Whitening()]
 
 
 @pytest.mark.parametrize("make", LAYERS, ids=[make().__class__.__name__ for make in LAYERS])

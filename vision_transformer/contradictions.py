@@ -27,6 +27,7 @@ class Beside(NamedTuple):
 
 VIT, RESNET = Beside(("ARCHITECTURE",), ("vit",)), Beside(("ARCHITECTURE",), ("resnet",))
 IN_PATCHES, IN_STEMS = Beside(("EMBEDDING",), tuple(PATCHES)), Beside(("EMBEDDING",), ("hybrid", "compact"))
+IN_HYBRID = Beside(("EMBEDDING",), ("hybrid",))
 LEARNER = Beside(("TOKEN_LEARNER",), tuple(filter(None, TOKEN_LEARNERS)))
 PLATEAU = Beside(("SCHEDULE",), (HALVING,))
 RAND, MOVES = Beside(("POLICY",), ("rand",)), Beside(("ROTATION", "SHEAR", "ZOOM", "TRANSLATION", "POLICY"))
@@ -37,7 +38,7 @@ NEEDS = {       # a constant -> all that must hold, or it does nothing
                      "MLP_HIDDEN_DIM", "ATTENTION", "NORM", "LAYER_SCALE", "TOKEN_LEARNER", "POOL", "CLASSIFIER",
                      "DROPOUT", "CLASSIFIER_DROPOUT", "STOCHASTIC_DEPTH"), (VIT,)),
     "PATCH_SIZE": (VIT, IN_PATCHES), "PATCH_STRIDE": (VIT, IN_PATCHES),
-    "STEM_WIDTHS": (VIT, IN_STEMS), "WHITENING": (VIT, Beside(("EMBEDDING",), ("hybrid",))),
+    "STEM_WIDTHS": (VIT, IN_STEMS), **dict.fromkeys(("STEM_DEPTH", "WHITENING"), (VIT, IN_HYBRID)),
     "LEARNED_TOKENS": (VIT, LEARNER), "TOKEN_LEARNER_AFTER": (VIT, LEARNER),
     "BLOCKS_PER_STAGE": (RESNET,), "FIRST_WIDTH": (RESNET,),
     "SATURATION": (COLOURED,), "HUE": (COLOURED,), "FILL_MODE": (MOVES,),

@@ -27,7 +27,7 @@ from .embedding import (
 )
 from .heads import CLASSIFIERS, POOLS, SequencePooling, make_classifier, pool_tokens
 from .picture_classifier import LARGEST_SIDE, MOST_WIDTH, PictureClassifier, check_total, with_pixels
-from .stems import WHITENING_PIXELS, CompactStem, HybridStem, stem_grid, stem_widths
+from .stems import WHITENING_PIXELS, CompactStem, HybridStem, stem_channels, stem_grid, stem_widths
 from .token_learner import TOKEN_LEARNERS, TokenLearner
 
 PATCHES = {"linear": PatchEmbedding, "convolution": ConvolutionEmbedding, "shifted": ShiftedPatchEmbedding}
@@ -36,8 +36,8 @@ CHOICES = {"embedding": (*PATCHES, "hybrid", "compact"), "positions": POSITIONS,
 # From what to what each whole number may go; above lies nothing that anybody has built.
 LIMITS = {"number_of_layers": (1, 1000), "embedding_dim": (1, MOST_WIDTH), "num_heads": (1, MOST_WIDTH),
           "mlp_hidden_dim": (1, 4 * MOST_WIDTH), "patch_size": (1, LARGEST_SIDE), "patch_stride": (1, LARGEST_SIDE),
-          "register_tokens": (0, 1000), "learned_tokens": (1, MOST_WIDTH), "token_learner_after": (0, 1000),
-          "seed": (0, 2 ** 31 - 1)}
+          "stem_depth": (1, 100), "register_tokens": (0, 1000), "learned_tokens": (1, MOST_WIDTH),
+          "token_learner_after": (0, 1000), "seed": (0, 2 ** 31 - 1)}
 
 
 @keras.utils.register_keras_serializable("vision_transformer")
@@ -57,6 +57,7 @@ class VisionTransformer(PictureClassifier):
             one), "shifted" (patches that see beyond their edges), "hybrid" or "compact" (a small CNN).
         stem_widths: channels of such a CNN's convolutions but the last, which has D: "64-128". With "hybrid" each of
             them halves the picture's sides, with "compact" the last one too.
+        stem_depth: convolutions of each of these widths, with "hybrid"; the halving comes behind the first.
         whitening: "hybrid" begins with a convolution that `whiten` fits to the data.
         positions: "learned" (from sines and cosines on), "sincos" (those, fixed) or "none".
         register_tokens: learned tokens that are no part of the picture, behind the class token; only pool "cls" can
@@ -87,8 +88,8 @@ class VisionTransformer(PictureClassifier):
 
     def __init__(self, *, image_shape, num_classes: int, patch_size: int = 4, patch_stride: int = 4,
                  number_of_layers: int = 8, embedding_dim: int = 64, num_heads: int = 8, mlp_hidden_dim: int = 256,
-                 embedding: str = "linear", stem_widths: str = "64-128", whitening: bool = False,
-                 positions: str = "learned", register_tokens: int = 0, read_registers: int = 0,
+                 embedding: str = "linear", stem_widths: str = "64-128", stem_depth: int = 1,
+                 whitening: bool = False, positions: str = "learned", register_tokens: int = 0, read_registers: int = 0,
                  attention: str = "plain", norm: str = "pre", norm_epsilon: float = LAYER_NORM_EPSILON,
                  layer_scale: float = 0.0, token_learner: str = "", learned_tokens: int = 8,
                  token_learner_after: int = 0, pool: str = "flatten", classifier: str = "mlp", dropout: float = 0.0,
@@ -199,15 +200,19 @@ def make_embedding(config: dict):
     widths = stem_widths(config["stem_widths"])
     if config["embedding"] == "compact":
         return CompactStem(widths, config["embedding_dim"], name="patches")
-    return HybridStem(widths, config["embedding_dim"], config["whitening"], name="patches")
+    return HybridStem(widths, config["embedding_dim"], config["stem_depth"], config["whitening"], name="patches")
 
 
 def token_grid(config: dict) -> tuple[int, int]:
     """Gives (rows, columns) of the tokens that the embedding makes; raises ValueError for sizes that don't fit."""
     if config["embedding"] in PATCHES:
         return patch_grid(config["image_shape"], config["patch_size"], config["patch_stride"])
-    halvings = len(stem_widths(config["stem_widths"])) + (config["embedding"] == "compact")
-    return stem_grid(config["image_shape"], halvings)
+    return stem_grid(config["image_shape"], stem_halvings(config), config["whitening"])
+
+
+def stem_halvings(config: dict) -> int:
+    """Gives how often a stem halves the picture's sides."""
+    return len(stem_widths(config["stem_widths"])) + (config["embedding"] == "compact")
 
 
 def learns_after(config: dict) -> int:
@@ -236,13 +241,15 @@ def _check(config: dict) -> None:
     if config["embedding_dim"] % config["num_heads"]:
         raise ValueError(f"EMBEDDING_DIM {config['embedding_dim']} can't be divided among NUM_HEADS "
                          f"{config['num_heads']}; choose a multiple of {config['num_heads']}.")
-    widths = [*stem_widths(config["stem_widths"]), config["embedding_dim"]]
+    depth = config["stem_depth"] if config["embedding"] == "hybrid" else 1
+    widths = stem_channels(stem_widths(config["stem_widths"]), config["embedding_dim"], depth)
     rows, columns = token_grid(config)
     _check_totals(config, rows * columns, widths)
     if rows * columns < 2:
         height, width, _ = config["image_shape"]
-        raise ValueError(f"EMBEDDING {config['embedding']!r} makes one token of {height}x{width} pixels, with nothing "
-                         "to look at; choose a smaller PATCH_SIZE, or with a stem fewer STEM_WIDTHS.")
+        raise ValueError(f"EMBEDDING {config['embedding']!r} makes {('no', 'one')[rows * columns]} token of "
+                         f"{height}x{width} pixels, with nothing to look at; choose a smaller PATCH_SIZE, or with a "
+                         "stem fewer STEM_WIDTHS.")
     if config["whitening"] and config["embedding"] != "hybrid":
         raise ValueError(f"WHITENING is true with EMBEDDING {config['embedding']!r}; only 'hybrid' has such a layer: "
                          "choose that, or false.")

@@ -11,8 +11,9 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from .checks import check_number, check_share, check_whole
+from .checks import check_number, check_share, check_switch, check_whole
 from .compat import raw, weight_path
+from .muon import Muon
 from .precision import loss_scale_for_policy
 from .schedules import make_schedule
 
@@ -51,6 +52,7 @@ class AdamW:
         beta_1, beta_2, epsilon: Adam's, in the form at the end of section 2 of its paper.
         weight_decay: share of a weight, times the learning rate in use, that each update takes away.
         decays: function of a weight's path such as "block_0/mlp/expand/kernel"; tells whether it decays.
+        muon: the matrices of hidden layers get Muon's updates (muon.py) in place of Adam's, by the same rate and decay.
         layer_decay: what the learning rate shrinks to from each block to the one before it (layer_shares); 1: nowhere.
         schedule: a Schedule, which gives the share of learning_rate to use at each step, counted in batches; None:
             "plateau", all of it until the Trainer halves it.
@@ -76,9 +78,10 @@ class AdamW:
     """
 
     def __init__(self, variables, learning_rate: float, *, beta_1: float = 0.9, beta_2: float = 0.999,
-                 epsilon: float = 1e-7, weight_decay: float = 0.0, decays=only_kernels, layer_decay: float = 1.0,
-                 schedule=None, clip_norm: float = 0.0, accumulation_steps: int = 1, average: float = 0.0,
-                 statistics=()):
+                 epsilon: float = 1e-7, muon: bool = False, weight_decay: float = 0.0, decays=only_kernels,
+                 layer_decay: float = 1.0, schedule=None, clip_norm: float = 0.0, accumulation_steps: int = 1,
+                 average: float = 0.0, statistics=()):
+        check_switch("MUON", muon)
         _check(learning_rate, beta_2, weight_decay, layer_decay, clip_norm, accumulation_steps, average)
         self.variables = [raw(v) for v in variables]
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
@@ -88,6 +91,10 @@ class AdamW:
         self.mean = tf.Variable(tf.zeros(sum(self._sizes)), name="mean")
         self.square = tf.Variable(tf.zeros(sum(self._sizes)), name="square")
         self.state = {"mean": self.mean, "square": self.square}
+        self.muon = None
+        if muon:
+            self.muon = Muon([weight_path(v) for v in variables], [v.shape for v in self.variables])
+            self.keeps = tf.Variable(self.muon.momentum(beta_1), name="keeps")
         self.decay = None
         if weight_decay:
             shares = [weight_decay * float(decays(weight_path(v))) for v in variables]
@@ -153,9 +160,12 @@ class AdamW:
             newest = 1 - tf.minimum(self.average, count / (count + 9))             # t is count - 1
         if self.clip_norm:
             gradient *= self.clip_norm / tf.maximum(tf.norm(gradient), self.clip_norm)
-        mean = self.beta_1 * self.mean + (1 - self.beta_1) * gradient
+        keeps = self.keeps if self.muon else self.beta_1
+        mean = keeps * self.mean + (1 - keeps) * gradient
         square = self.beta_2 * self.square + (1 - self.beta_2) * tf.square(gradient)
         update = self.learning_rate * correction * mean / (tf.sqrt(square) + self.epsilon)
+        if self.muon:
+            update = self.muon.replaced(update, mean, gradient, self.learning_rate * factor)
         weights = _flat(self.variables)
         if self.decay is not None:
             update += self.learning_rate * factor * (self.decay * weights)

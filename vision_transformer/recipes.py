@@ -23,10 +23,10 @@ RECIPES = {
         "LABEL_SMOOTHING": 0.1, "EPOCHS": 200},
     # The most accuracy for the least compute: a thin CNN whose small feature map attention looks at; docs/results.md.
     "hybrid": {
-        "EMBEDDING": "hybrid", "STEM_WIDTHS": "32-96-192", "WHITENING": True, "NUMBER_OF_LAYERS": 2,
+        "EMBEDDING": "hybrid", "STEM_WIDTHS": "48-192-192", "STEM_DEPTH": 2, "WHITENING": True, "NUMBER_OF_LAYERS": 2,
         "EMBEDDING_DIM": 192, "NUM_HEADS": 4, "MLP_HIDDEN_DIM": 384, **_SEQUENCE, **_CROP_AND_FLIP,
-        "FLIP_HORIZONTAL": 0.0, "ALTERNATING_FLIP": True, "BATCH_SIZE": 256, "LEARNING_RATE": 5e-3,
-        "SCHEDULE": "one-cycle", "WEIGHT_DECAY": 0.05, "BETA_2": 0.99, "LABEL_SMOOTHING": 0.1, "EPOCHS": 12,
+        "FLIP_HORIZONTAL": 0.0, "ALTERNATING_FLIP": True, "BATCH_SIZE": 256, "MUON": True, "LEARNING_RATE": 0.01,
+        "SCHEDULE": "one-cycle", "WEIGHT_DECAY": 0.05, "BETA_2": 0.99, "LABEL_SMOOTHING": 0.1, "EPOCHS": 13,
         "VALIDATION_SHARE": 0.05},
 }
 

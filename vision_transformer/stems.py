@@ -30,13 +30,21 @@ def stem_widths(text: str) -> list:
     return widths
 
 
-def stem_grid(image_shape, halvings: int) -> tuple[int, int]:
-    """Gives (rows, columns) of an (H, W, C) picture's feature map; raises ValueError where a side can't be halved."""
+def stem_channels(widths, embedding_dim: int, depth: int) -> list:
+    """Lists the channels of a hybrid stem's convolutions: depth of each width, and the last to D."""
+    return [width for width in widths for _ in range(depth)] + [embedding_dim]
+
+
+def stem_grid(image_shape, halvings: int, whitening: bool = False) -> tuple[int, int]:
+    """Gives (rows, columns) of an (H, W, C) picture's feature map; raises ValueError where a side can't be halved.
+
+    Whitening takes a pixel off both sides, which the halving of what is left leaves out.
+    """
     height, width, _ = image_shape
     if height % 2 ** halvings or width % 2 ** halvings:
         raise ValueError(f"a {height}x{width} picture can't be halved {halvings} times, as EMBEDDING and STEM_WIDTHS "
                          "ask for; give fewer widths.")
-    return height // 2 ** halvings, width // 2 ** halvings
+    return (height - whitening) // 2 ** halvings, (width - whitening) // 2 ** halvings
 
 
 def _convolution(width: int, number: int, **kwargs):
@@ -47,25 +55,26 @@ def _convolution(width: int, number: int, **kwargs):
 class HybridStem(keras.layers.Layer):
     """Pictures (B, H, W, C) to tokens (B, N, D): for each width convolution, halving, batch norm, GELU; one more to D.
 
-    All convolutions are 3x3 without a bias, which batch norm would take away again. With whitening, such a
-    layer comes first.
+    All convolutions are 3x3 without a bias, which batch norm would take away again. A depth of 2 or more follows each
+    halving up with so many more of the same width, less one. With whitening, such a layer comes first.
     Source: hybrid ViTs, arXiv 2010.11929, section 3.1; this stem: Jordan, arXiv 2404.00498, section 3 (the order of its
     layers), and Hassani et al., arXiv 2104.05704 (how small it can be).
     """
 
-    def __init__(self, widths, embedding_dim: int, whitening: bool = False, **kwargs):
+    def __init__(self, widths, embedding_dim: int, depth: int = 1, whitening: bool = False, **kwargs):
         super().__init__(**kwargs)
-        self.widths, self.embedding_dim = list(widths), embedding_dim
+        self.widths, self.embedding_dim, self.depth = list(widths), embedding_dim, depth
         self.whitening = Whitening(name="whitening") if whitening else None
-        self.convolutions = [_convolution(width, i) for i, width in enumerate([*widths, embedding_dim])]
-        self.norms = [BatchNorm(name=f"norm_{i}") for i in range(len(self.convolutions))]
+        channels = stem_channels(widths, embedding_dim, depth)
+        self.convolutions = [_convolution(width, i) for i, width in enumerate(channels)]
+        self.norms = [BatchNorm(name=f"norm_{i}") for i in range(len(channels))]
 
     def call(self, images, training=None):
         """Makes tokens (B, N, D) of images (B, H, W, C)."""
         x = self.whitening(images) if self.whitening else images
         for number, (convolution, norm) in enumerate(zip(self.convolutions, self.norms)):
             x = convolution(x)
-            if number < len(self.widths):
+            if number % self.depth == 0 and number < self.depth * len(self.widths):
                 x = tf.nn.max_pool2d(x, 2, 2, "VALID")                                     # (B, H/2, W/2, width)
             x = gelu(norm(x, training=training))
         return as_tokens(x)
@@ -73,7 +82,7 @@ class HybridStem(keras.layers.Layer):
     def get_config(self):
         """Gives the constructor's arguments."""
         return {**super().get_config(), "widths": self.widths, "embedding_dim": self.embedding_dim,
-                "whitening": self.whitening is not None}
+                "depth": self.depth, "whitening": self.whitening is not None}
 
 
 @keras.utils.register_keras_serializable("vision_transformer")
@@ -110,8 +119,10 @@ class Whitening(keras.layers.Layer):
 
     Its 2x2 kernel is `fit` to the data once and not trained: half of the 8C channels are the directions in which
     patches differ, the one of most variance first, each scaled to variance 1; the other half are the same with the
-    other sign, as GELU lets only one side through. Only a bias is trained. Until it is fit, the kernel is random.
-    Source: Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, arXiv 2404.00498, section 3.
+    other sign, as GELU lets only one side through. Only whole patches count: to a kernel that tells small differences,
+    a picture's edge on nothing would be one that outshines all others. Until it is fit, the kernel is random.
+    Source: Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, arXiv 2404.00498, section 3 (there with a bias that
+    is trained for a while).
     """
 
     def __init__(self, **kwargs):
@@ -119,18 +130,15 @@ class Whitening(keras.layers.Layer):
         self.initializer = keras.initializers.GlorotUniform()
 
     def build(self, input_shape):
-        """Creates the kernel and the bias."""
+        """Creates the kernel."""
         channels = input_shape[-1]
-        width = 2 * WHITENING_SIDE ** 2 * channels
-        shape = (WHITENING_SIDE, WHITENING_SIDE, channels, width)
+        shape = (WHITENING_SIDE, WHITENING_SIDE, channels, 2 * WHITENING_SIDE ** 2 * channels)
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer=self.initializer, trainable=False)
-        self.bias = self.add_weight(name="bias", shape=(width,), initializer="zeros")
         super().build(input_shape)
 
     def call(self, images):
-        """Makes maps (B, H, W, 8C) of images (B, H, W, C)."""
-        maps = tf.nn.conv2d(images, tf.cast(raw(self.kernel), images.dtype), 1, "SAME")
-        return gelu(maps + tf.cast(raw(self.bias), images.dtype))
+        """Makes maps (B, H - 1, W - 1, 8C) of images (B, H, W, C)."""
+        return gelu(tf.nn.conv2d(images, tf.cast(raw(self.kernel), images.dtype), 1, "VALID"))
 
     def fit(self, images) -> None:
         """Sets the kernel to scaled float images (n, H, W, C)."""
