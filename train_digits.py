@@ -14,7 +14,7 @@ from data_augmentations import augmentation
 # constants below "model" to a function, each as the argument of its name.
 
 # --- choices ---
-RECIPE = "sample"               # other constants that go well together: sample (these here), compact or hybrid
+RECIPE = "sample"               # other constants, as a set: sample (these here), compact, hybrid or hybrid-large
 SIZE = ""                       # the encoder's sizes: sample, tiny, small, base, large, huge, compact-2, -4, -6, -7
 
 # --- data ---

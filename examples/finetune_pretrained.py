@@ -22,7 +22,7 @@ from data_augmentations import augmentation
 # name on huggingface.co, which needs the package huggingface_hub (docs/pretrained.md). What they say of the model takes
 # the place of the constants below "model", but for DROPOUT, CLASSIFIER_DROPOUT and STOCHASTIC_DEPTH.
 PRETRAINED = "facebook/deit-tiny-patch16-224"       # published weights; empty: none, trains from scratch
-RECIPE = "sample"               # other constants that go well together: sample (these here), compact or hybrid
+RECIPE = "sample"               # other constants, as a set: sample (these here), compact, hybrid or hybrid-large
 SIZE = ""                       # the encoder's sizes: sample, tiny, small, base, large, huge, compact-2, -4, -6, -7
 
 # --- data ---

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from vision_transformer.recipes import RECIPES, with_recipe
+from vision_transformer.recipes import FOR_DATASET, RECIPES, with_recipe
 from vision_transformer.settings import read_settings
 from vision_transformer.sizes import SIZES
 
@@ -25,9 +25,17 @@ def test_the_default_is_the_script_as_it_stands_and_prints_nothing(capsys):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_sets_its_constants_and_leaves_the_others(script, recipe):
     before, after = read_settings(ROOT / script, []).as_dict(), chosen("--recipe", recipe, script=script).as_dict()
-    assert after == {**before, **RECIPES[recipe], "RECIPE": recipe}
-    for name, value in RECIPES[recipe].items():
+    constants = {**RECIPES[recipe], **FOR_DATASET.get((recipe, before["DATASET"]), {})}
+    assert after == {**before, **constants, "RECIPE": recipe}
+    for name, value in constants.items():
         assert type(value) is type(before[name]), name
+
+
+def test_a_recipe_has_other_constants_for_a_data_set():
+    assert chosen("--recipe", "hybrid").STEM_WIDTHS == "48-192-192"
+    assert chosen("--recipe", "hybrid", script="train_cifar100.py").STEM_WIDTHS == "64-256-256"
+    assert chosen("--recipe", "hybrid", "--stem-widths", "8", script="train_cifar100.py").STEM_WIDTHS == "8"
+    assert all(recipe in RECIPES for recipe, _ in FOR_DATASET)
 
 
 def test_a_flag_beats_the_recipe_also_where_it_says_what_the_script_says(capsys):
@@ -60,8 +68,8 @@ def test_another_architecture_takes_what_is_not_the_models(capsys):
 
 
 @pytest.mark.parametrize("flags, says", [
-    (["--recipe", "hibrid"], r"RECIPE 'hibrid' is not known; choose one of sample, .*hybrid \(did you mean hybrid"),
-    (["--recipe", "xyz"], "choose one of sample, compact, hybrid\\.$"),
+    (["--recipe", "hibrid"], r"RECIPE 'hibrid' is not known; choose one of sample, .*-large \(did you mean hybrid"),
+    (["--recipe", "xyz"], "choose one of sample, compact, hybrid, hybrid-large\\.$"),
     (["--size", "tiny", "--architecture", "resnet"], "SIZE 'tiny' is a size of ARCHITECTURE 'vit', not 'resnet'"),
     (["--size", "giant"], "SIZE 'giant' is not known; choose one of sample, tiny"),
     (["--alternating-flip"], "takes the place of FLIP_HORIZONTAL, which is 0.5; set one"),

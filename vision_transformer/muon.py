@@ -2,8 +2,7 @@
 
 A gradient, and Adam's update too, is mostly a few directions; the rest of a matrix hardly learns. Muon replaces the
 momentum U S V^T of a hidden layer's matrix by about U V^T. It needs no decomposition, which DirectML would not have.
-Sources: Jordan et al., Muon: An optimizer for hidden layers in neural networks, 2024; its length here: Liu et al., Muon
-is Scalable for LLM Training, arXiv 2502.16982, section 2.2.
+Source: Jordan et al., Muon: An optimizer for hidden layers in neural networks, 2024.
 """
 from __future__ import annotations
 
@@ -16,7 +15,6 @@ from tensorflow import keras
 MOMENTUM = 0.95                 # how much of the gradients' mean a step keeps, in place of BETA_1
 STEPS = 5                       # of the iteration; each is two products of the matrix's smaller side, and one more
 ODD_POLYNOMIAL = 3.4445, -4.7750, 2.0315        # a x + b x^3 + c x^5 brings lengths from 0.001 on to about 0.7 .. 1.2
-LENGTH = 0.2                    # root mean square of an update's numbers: about Adam's, so that one rate does for both
 
 
 def is_hidden_matrix(path: str, shape) -> bool:
@@ -71,7 +69,7 @@ class Muon:
                 alike[int(np.prod(shape[:-1])), shape[-1]].append(number)
         for shape, numbers in alike.items():
             matrices = orthogonalize(tf.stack([tf.reshape(ahead[number], shape) for number in numbers]))
-            matrices *= rate * (LENGTH * max(shape) ** 0.5)
+            matrices *= rate * max(1, shape[0] / shape[1]) ** 0.5       # a number of it: about 1 / sqrt(outputs)
             for number, matrix in zip(numbers, tf.unstack(matrices)):
                 parts[number] = tf.reshape(matrix, [-1])
         return tf.concat(parts, axis=0)
