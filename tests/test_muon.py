@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow import keras
+from test_optimizer import gradients_of, make_variables
 
 from vision_transformer.architectures import build_model
 from vision_transformer.compat import weight_path
@@ -76,16 +77,6 @@ def test_all_kernels_are_hidden_but_the_first_projection_and_the_heads(changes, 
 
 
 # ------------------------------------------------------------------------------------------ in the optimizer
-def make_variables():
-    rng = np.random.default_rng(1)
-    return [tf.Variable(rng.normal(size=shape).astype(np.float32), name=name) for name, shape in SHAPES.items()]
-
-
-def gradients_of(step):
-    rng = np.random.default_rng(step + 2)
-    return [tf.constant(rng.normal(size=shape).astype(np.float32)) for shape in SHAPES.values()]
-
-
 FALLING = tf.constant(np.linspace(1, 0.2, 6), tf.float32)
 OPTIONS = {"plain": {}, "decay": {"weight_decay": 0.5}, "schedule": {"schedule": lambda step: FALLING[step]},
            "clip": {"clip_norm": 5.0}, "accumulation": {"accumulation_steps": 2, "weight_decay": 0.5}}
@@ -93,16 +84,16 @@ OPTIONS = {"plain": {}, "decay": {"weight_decay": 0.5}, "schedule": {"schedule":
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_hidden_matrices_move_by_muon_and_all_else_by_adam(options):
-    ours, adams = make_variables(), make_variables()
+    ours, adams = make_variables(SHAPES), make_variables(SHAPES)
     optimizer, adam = AdamW(ours, 0.02, muon=True, **options), AdamW(adams, 0.02, **options)
     weights = {name: v.numpy().astype(np.float64) for name, v in zip(SHAPES, ours)}
     means, every = dict.fromkeys(HIDDEN, 0.0), options.get("accumulation_steps", 1)
     for step in range(6):
-        optimizer.apply(gradients_of(step), tf.constant(step))
-        adam.apply(gradients_of(step), tf.constant(step))
+        optimizer.apply(gradients_of(step, SHAPES), tf.constant(step))
+        adam.apply(gradients_of(step, SHAPES), tf.constant(step))
         if (step + 1) % every:
             continue
-        batches = [gradients_of(batch) for batch in range(step + 1 - every, step + 1)]
+        batches = [gradients_of(batch, SHAPES) for batch in range(step + 1 - every, step + 1)]
         gradients = [np.mean(parts, axis=0) for parts in zip(*batches)]
         norm = np.sqrt(sum(np.square(g).sum() for g in gradients))
         rate = 0.02 * (float(FALLING[step]) if "schedule" in options else 1)
@@ -126,4 +117,4 @@ def test_how_long_an_update_is_depends_on_the_outputs_alone(shape):
 
 def test_it_is_a_switch():
     with pytest.raises(ValueError, match="MUON is 'no'; choose True or False"):
-        AdamW(make_variables(), 0.1, muon="no")
+        AdamW(make_variables(SHAPES), 0.1, muon="no")

@@ -13,14 +13,14 @@ SHAPES = {"net/mix/kernel": (2, 3), "net/mix/bias": (5,), "net/filters/depthwise
 DECAYS = [True, False, True]
 
 
-def make_variables():
+def make_variables(shapes=SHAPES):
     rng = np.random.default_rng(0)
-    return [tf.Variable(rng.normal(size=shape).astype(np.float32), name=name) for name, shape in SHAPES.items()]
+    return [tf.Variable(rng.normal(size=shape).astype(np.float32), name=name) for name, shape in shapes.items()]
 
 
-def gradients_of(step):
+def gradients_of(step, shapes=SHAPES):
     rng = np.random.default_rng(step + 1)
-    return [tf.constant(rng.normal(size=shape).astype(np.float32)) for shape in SHAPES.values()]
+    return [tf.constant(rng.normal(size=shape).astype(np.float32)) for shape in shapes.values()]
 
 
 BETAS = {"beta_1": 0.8, "beta_2": 0.95}                 # the usual 0.999 is near the last bits of float32
