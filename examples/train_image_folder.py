@@ -84,14 +84,14 @@ BATCH_SIZE = 64                 # pictures in a step
 ALTERNATING_FLIP = False        # mirrors every other epoch, by turns, in place of FLIP_HORIZONTAL
 
 # --- learning rate ---
-LEARNING_RATE = 0.002           # AdamW's; the highest that a schedule reaches
+LEARNING_RATE = 0.01            # AdamW's; the highest that a schedule reaches
 SCHEDULE = "one-cycle"          # plateau, constant, cosine, one-cycle or step
 WARMUP_EPOCHS = 0.0             # epochs of a line up before it; one-cycle: 0 is a quarter of training
 PATIENCE = 10                   # plateau: epochs without a better validation accuracy until the rate is halved
 MINIMUM_LEARNING_RATE = 0.00001 # plateau: where halving ends
 
 # --- optimizer ---
-MUON = False                    # updates of hidden matrices that move all their directions alike, in place of AdamW's
+MUON = True                     # updates of hidden matrices that move all their directions alike, in place of AdamW's
 WEIGHT_DECAY = 0.05             # share of a weight, times the learning rate, that a step takes away
 BETA_2 = 0.99                   # how much of the gradients' mean square a step keeps
 CLIP_NORM = 0.0                 # gradients longer than this are shortened to it; 0: none

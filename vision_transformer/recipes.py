@@ -30,10 +30,11 @@ RECIPES = {
         "VALIDATION_SHARE": 0.05},
 }
 # The same for three times the compute.
-_WIDER = {"STEM_WIDTHS": "64-256-256", "EMBEDDING_DIM": 256, "MLP_HIDDEN_DIM": 512}
-RECIPES["hybrid-large"] = {**RECIPES["hybrid"], **_WIDER, "ERASING": 0.3, "EPOCHS": 24}
+RECIPES["hybrid-large"] = {
+    **RECIPES["hybrid"], "STEM_WIDTHS": "96-320-320", "EMBEDDING_DIM": 320, "NUM_HEADS": 5, "MLP_HIDDEN_DIM": 640,
+    "WEIGHT_DECAY": 0.5, "EPOCHS": 14}
 # What a recipe has otherwise for one data set: (RECIPE, DATASET) -> constants. A hundred classes want more width.
-FOR_DATASET = {("hybrid", "cifar100"): _WIDER}
+FOR_DATASET = {("hybrid", "cifar100"): {"STEM_WIDTHS": "64-256-256", "EMBEDDING_DIM": 256, "MLP_HIDDEN_DIM": 512}}
 
 
 def with_recipe(settings):
