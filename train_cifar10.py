@@ -79,7 +79,7 @@ BATCH_SIZE = 512                # pictures in a step
 ALTERNATING_FLIP = False        # mirrors every other epoch, by turns, in place of FLIP_HORIZONTAL
 
 # --- learning rate ---
-LEARNING_RATE = 0.001           # AdamW's; the highest that a schedule reaches
+LEARNING_RATE = 0.001           # of all updates; the highest that a schedule reaches
 SCHEDULE = "plateau"            # plateau, constant, cosine, one-cycle or step
 WARMUP_EPOCHS = 0.0             # epochs of a line up before it; one-cycle: 0 is a quarter of training
 PATIENCE = 10                   # plateau: epochs without a better validation accuracy until the rate is halved
