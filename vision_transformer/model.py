@@ -58,7 +58,8 @@ class VisionTransformer(PictureClassifier):
         stem_widths: channels of such a CNN's convolutions but the last, which has D: "64-128". With "hybrid" each of
             them halves the picture's sides, with "compact" the last one too.
         stem_depth: convolutions of each of these widths, with "hybrid"; the halving comes behind the first.
-        whitening: "hybrid" begins with a convolution that `whiten` fits to the data.
+        whitening: "hybrid" begins with a convolution that `whiten` fits to the data; it costs a pixel along each side,
+            and so, behind halvings, the last row and column of tokens.
         positions: "learned" (from sines and cosines on), "sincos" (those, fixed) or "none".
         register_tokens: learned tokens that are no part of the picture, behind the class token; only pool "cls" can
             read them.
