@@ -32,6 +32,7 @@ PATCH_STRIDE = 2                # pixels from patch to patch; below PATCH_SIZE t
 STEM_WIDTHS = "64-128"          # hybrid's and compact's convolutions before the last: their channels
 STEM_DEPTH = 1                  # hybrid: convolutions of each of these widths
 WHITENING = False               # hybrid: begins with a convolution that is fitted to the data
+MIRRORED_FILTERS = False        # hybrid: each filter has a twin that is its mirror image
 POSITIONS = "learned"           # how tokens know their place: learned, sincos or none
 REGISTER_TOKENS = 0             # learned tokens that show no part of the picture
 NUMBER_OF_LAYERS = 4            # encoder blocks

@@ -33,10 +33,11 @@ BATCH = 8
 OURS = {            # flags of train_cifar10.py
     "Model options": (
         "", "--embedding convolution", "--patch-stride 2", "--embedding shifted", "--embedding hybrid",
-        "--embedding hybrid --stem-depth 2", "--embedding hybrid --whitening", "--embedding compact",
-        "--positions sincos", "--positions none", "--register-tokens 4", "--attention locality", "--norm post",
-        "--layer-scale 0.0001", "--stochastic-depth 0.1", "--dropout 0 --classifier-dropout 0", "--token-learner v1",
-        "--token-learner v1.1", "--token-learner v1.1 --learned-tokens 2 --token-learner-after 1", "--pool cls",
+        "--embedding hybrid --stem-depth 2", "--embedding hybrid --whitening",
+        "--embedding hybrid --mirrored-filters", "--embedding compact", "--positions sincos", "--positions none",
+        "--register-tokens 4", "--attention locality", "--norm post", "--layer-scale 0.0001",
+        "--stochastic-depth 0.1", "--dropout 0 --classifier-dropout 0", "--token-learner v1", "--token-learner v1.1",
+        "--token-learner v1.1 --learned-tokens 2 --token-learner-after 1", "--pool cls",
         "--pool mean", "--pool sequence", "--classifier linear", "--architecture resnet",
         "--number-of-layers 4 --embedding-dim 96 --num-heads 6", "--size tiny", "--recipe compact",
         "--recipe hybrid", "--recipe hybrid-large"),

@@ -33,6 +33,8 @@ OPTIONS = {         # flags of train_cifar10.py -> what they mean, and the sourc
     "--embedding hybrid --stem-depth 2": "the same with two convolutions of each width, behind each halving (airbench, "
                                          "arXiv 2404.00498)",
     "--embedding hybrid --whitening": "hybrid after a first convolution that is fitted to the data (airbench)",
+    "--embedding hybrid --mirrored-filters": "hybrid of filters and their mirror images, which share their weights "
+                                             "(Cohen and Welling, arXiv 1602.07576, for the group of a mirror)",
     "--embedding compact --stem-widths 64": "convolution, ReLU, pooling, twice: CCT's tokenizer (arXiv 2104.05704)",
     "--positions sincos": "fixed sines and cosines in two dimensions (arXiv 2205.01580)",
     "--positions none": "no positions",

@@ -69,7 +69,7 @@ def test_every_option_of_a_step_has_its_row():
 # What the tests of each option alone don't see: options together, as the recipes have them.
 @pytest.mark.parametrize("flags", [
     "--recipe compact", "--recipe hybrid --stem-widths 32", "--architecture resnet --average 0.9",
-    "--recipe hybrid --stem-widths 5 --precision mixed_float16 --sam-rho 0.05 --mixup 0.2 --token-learner v1 "
+    "--recipe hybrid --stem-widths 6 --precision mixed_float16 --sam-rho 0.05 --mixup 0.2 --token-learner v1 "
     "--learned-tokens 2"])
 def test_options_together_stay_on_a_directml_device(flags):
     small = "--blocks-per-stage 1" if "resnet" in flags else "--number-of-layers 1 --embedding-dim 6 --num-heads 2"

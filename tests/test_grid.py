@@ -40,6 +40,7 @@ OPTIONS = {
     "ARCHITECTURE": ("vit", "resnet"),
     "EMBEDDING": ("linear", "convolution", "shifted", "hybrid", "compact"),
     "PATCH_STRIDE": (8, 4), "STEM_DEPTH": (1, 2), "WHITENING": (False, True),
+    "MIRRORED_FILTERS": (False, True),
     "POSITIONS": ("learned", "sincos", "none"), "REGISTER_TOKENS": (0, 2), "NUMBER_OF_LAYERS": (1, 2),
     "ATTENTION": ("plain", "locality"), "NORM": ("pre", "post"), "LAYER_SCALE": (0, 0.1),
     "TOKEN_LEARNER": ("", "v1", "v1.1"), "TOKEN_LEARNER_AFTER": (0, 1),
@@ -60,7 +61,7 @@ OPTIONS = {
 }
 # What is only a size, the same in all trainings.
 SIZES = {
-    "VALIDATION_SHARE": 0.2, "PATCH_SIZE": 8, "STEM_WIDTHS": "4-5", "EMBEDDING_DIM": 8, "NUM_HEADS": 2,
+    "VALIDATION_SHARE": 0.2, "PATCH_SIZE": 8, "STEM_WIDTHS": "4-6", "EMBEDDING_DIM": 8, "NUM_HEADS": 2,
     "MLP_HIDDEN_DIM": 12, "LEARNED_TOKENS": 3, "BLOCKS_PER_STAGE": 1, "FIRST_WIDTH": 4, "POLICY_OPERATIONS": 2,
     "POLICY_STRENGTH": 9, "BATCH_SIZE": 24, "LEARNING_RATE": 0.003, "MINIMUM_LEARNING_RATE": 0.001, "PATIENCE": 1,
     "TOP_K": 3, "EPOCHS": 1}
@@ -101,7 +102,7 @@ def grid():
     other the choice that makes most new pairs, or else the first. XLA waits until only its own pairs are left, since a
     step is compiled the sooner the fewer options are on.
     """
-    chance = random.Random(16)                  # of 60 seeds the one with the fewest settings
+    chance = random.Random(23)                  # of 60 seeds the one with the fewest settings
     items = [(name, choice) for name, choices in OPTIONS.items() for choice in choices]
     new = {item: {other for other in items if other[0] != item[0] and possible(dict([item, other]))} for item in items}
     settings = []
@@ -140,7 +141,7 @@ def test_each_possible_pair_occurs_and_few_are_impossible():
         want, wants = ({item[0]: {item[1]}, **ONLY_WITH.get(item[0], {})} for item in (one, other))
         apart = any(want[name].isdisjoint(wants[name]) for name in want.keys() & wants.keys())
         assert apart or dict([one, other]) in [excluded for excluded, _ in REFUSED], f"{one} never meets {other}"
-    assert len(met) > 5000 > 100 * len(GRID)
+    assert len(met) > 7000 > 130 * len(GRID)
 
 
 def sized(setting):

@@ -37,6 +37,8 @@ OPTIONS = {
                   ENCODER - PATCHES - 7 * 14 + 9 * 24 * 5 + 2 * 5 + 9 * 5 * 14 + 2 * 14 + mlp(8 * 14)),
     "depth": ({"embedding": "hybrid", "stem_widths": "5", "stem_depth": 3},
               ENCODER - PATCHES + 27 * 5 + 2 * 9 * 5 * 5 + 3 * 2 * 5 + 9 * 5 * 14 + 2 * 14 + mlp(210)),
+    "mirrored": ({"embedding": "hybrid", "stem_widths": "6", "whitening": True, "mirrored_filters": True},
+                 ENCODER - PATCHES - 7 * 14 + 9 * 24 * 3 + 2 * 3 + 9 * 6 * 7 + 2 * 7 + mlp(8 * 14)),
     "compact": ({"embedding": "compact", "stem_widths": ""}, ENCODER - PATCHES + 27 * 14 + mlp(210)),
     "sincos": ({"positions": "sincos"}, ENCODER - POSITIONS + mlp(210)),
     "none": ({"positions": "none", "pool": "mean"}, ENCODER - POSITIONS + mlp(14)),

@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 import reference
+import tensorflow as tf
 from reference import random, weights_of
 
 from vision_transformer import stems
@@ -16,29 +17,75 @@ def batch_norm(x, w, number):
     return (x - mean) / np.sqrt(variance + 1e-5) * w[f"norm_{number}/gamma"] + w[f"norm_{number}/beta"]
 
 
+def mirror(x, halves):
+    """Maps (B, H, W, C) of the mirrored picture: mirrored, and where they have halves, these exchanged."""
+    return np.roll(x[:, :, ::-1], x.shape[3] // 2 if halves else 0, axis=3)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("widths, depth, whitening", [
-    ([], 1, False), ([5], 1, False), ([5], 1, True), ([5, 11], 1, False), ([5], 2, False), ([5, 11], 3, True)])
-def test_hybrid_stem_equals_its_description(widths, depth, whitening):
+    ([], 1, False), ([6], 1, False), ([6], 1, True), ([6, 10], 1, False), ([6], 2, False), ([6, 10], 3, True)])
+def test_hybrid_stem_equals_its_description(widths, depth, whitening, mirrored):
     x = random(2, 8, 12, 3)
-    layer = stems.HybridStem(widths, 7, depth, whitening)
+    layer = stems.HybridStem(widths, 8, depth, whitening, mirrored)
     layer(x)
     reference.randomize(layer)
     tokens, w, number = layer(x), weights_of(layer), 0
     if whitening:
         x = reference.gelu(reference.convolve(x, w["whitening/kernel"]))
         assert x.shape[1:3] == (7, 11)
-    for width in [*widths, 7]:
+    for width in [*widths, 8]:
         for again in range(depth if number < depth * len(widths) else 1):
-            x = reference.convolve_same(x, w[f"convolution_{number}/kernel"])
+            kernel, halving = w[f"convolution_{number}/kernel"], not again and number < depth * len(widths)
+            # Of the twins' maps, those of the mirrored maps, mirrored.
+            sides = [(x, False), (mirror(x, number > 0 or whitening), True)] if mirrored else [(x, False)]
+            maps = []
+            for side, turned in sides:
+                y = reference.convolve_same(side, kernel)
+                if halving:
+                    odd = y.shape[1] % 2
+                    y = reference.windows(y, 2 + odd, 2).max(axis=(3, 4))
+                y = reference.gelu(batch_norm(y, w, number))
+                maps.append(y[:, :, ::-1] if turned else y)
+            x = np.concatenate(maps, axis=3)
             assert x.shape[-1] == width
-            if not again and number < depth * len(widths):
-                x = reference.halve(x[:, :x.shape[1] // 2 * 2, :x.shape[2] // 2 * 2])
-            x = reference.gelu(batch_norm(x, w, number))
             number += 1
     assert number == len(layer.convolutions)
     rows, columns = stems.stem_grid((8, 12, 3), len(widths), whitening)
-    assert x.shape == (2, rows, columns, 7)
-    np.testing.assert_allclose(tokens, x.reshape(2, -1, 7), rtol=2e-3, atol=2e-3)
+    assert x.shape == (2, rows, columns, 8)
+    np.testing.assert_allclose(tokens, x.reshape(2, -1, 8), rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("widths, whitening", [([], True), ([6], True), ([6, 10], True), ([6], False)])
+def test_mirrored_filters_make_of_a_mirrored_picture_mirrored_tokens_with_exchanged_halves(widths, whitening):
+    layer, pictures = stems.HybridStem(widths, 8, 2, whitening, mirrored=True), correlated(50, 8, 12)
+    layer(pictures)
+    reference.randomize(layer)
+    if whitening:
+        layer.whitening.fit(pictures)
+    for training in (False, True):
+        rows, columns = stems.stem_grid((8, 12, 3), len(widths), whitening)
+        tokens, other = (layer(x, training=training).numpy().reshape(50, rows, columns, 8)
+                         for x in (pictures, pictures[:, :, ::-1].copy()))
+        np.testing.assert_allclose(other, mirror(tokens, True), rtol=1e-3, atol=1e-3)
+        assert (np.abs(other - tokens) > 0.1).any()
+
+
+def test_twins_share_what_they_learn():
+    """The gradient by a filter is that of a free convolution by the filter and by its twin, together."""
+    x, weigh = random(2, 5, 7, 6), random(2, 5, 7, 10, seed=1)
+    layer = stems.MirroredConvolution(10, of_halves=True)
+    layer(x)
+    filters = raw(layer.kernel).numpy()
+    free = tf.Variable(np.concatenate([filters, np.roll(filters[:, ::-1], 3, axis=2)], axis=3))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(weigh * layer(x))
+    found = tape.gradient(loss, raw(layer.kernel))
+    with tf.GradientTape() as tape:
+        other = tf.reduce_sum(weigh * tf.nn.conv2d(x, free, 1, "SAME"))
+    np.testing.assert_allclose(loss, other, rtol=1e-4)
+    own, twins = np.split(tape.gradient(other, free).numpy(), 2, axis=3)
+    np.testing.assert_allclose(found, own + np.roll(twins, -3, axis=2)[:, ::-1], rtol=1e-3, atol=1e-3)
 
 
 def test_hybrid_stem_normalizes_by_the_batch_in_training_only():
@@ -66,9 +113,9 @@ def test_compact_stem_equals_its_description(widths):
 
 
 # ------------------------------------------------------------------------------------------ whitening
-def correlated(pictures):
+def correlated(pictures, height=7, width=11):
     """Pictures whose neighbouring pixels and channels say nearly the same."""
-    noise = random(pictures, 7, 11, 3)
+    noise = random(pictures, height, width, 3)
     smooth = noise + np.roll(noise, 1, axis=1) + np.roll(noise, 1, axis=2)
     return smooth @ np.float32([[1, 0.9, 0.8], [0, 0.3, 0.2], [0, 0, 0.1]])
 
@@ -91,6 +138,20 @@ def test_whitening_makes_numbers_that_do_not_go_together():
     # Each has the variance 1, but for the epsilon, and no two go together.
     np.testing.assert_allclose(np.cov(maps[:, :half].T), np.diag(variances / (variances + 5e-4)), atol=2e-3)
     assert (directions[np.abs(directions).argmax(axis=0), range(half)] > 0).all()
+
+
+def test_mirrored_whitening_makes_numbers_that_do_not_go_together_in_pictures_and_their_mirror_images():
+    x = 30 * correlated(97)                             # variances beside which the epsilon is nothing
+    layer = stems.Whitening(mirrored=True)
+    layer(x)
+    layer.fit(x)
+    kernel = raw(layer.kernel).numpy()
+    first, second = np.split(kernel, 2, axis=3)
+    np.testing.assert_array_equal(second, first[:, ::-1])
+    np.testing.assert_array_equal(first[..., 6:], -first[..., :6])
+    both = np.concatenate([x, x[:, :, ::-1]])
+    maps = reference.convolve(both, np.concatenate([first[..., :6], second[..., :6]], axis=3)).reshape(-1, 12)
+    np.testing.assert_allclose(np.cov(maps.T), np.eye(12), atol=1e-3)
 
 
 def test_whitening_learns_nothing():
@@ -148,7 +209,9 @@ def test_whitening_takes_the_last_row_and_column_off():
     assert stems.stem_grid((32, 48, 3), 0, whitening=True) == (31, 47)
 
 
-LAYERS = [lambda: stems.HybridStem([5], 7, 2, True), lambda: stems.CompactStem([5], 7), lambda: stems.Whitening()]
+LAYERS = [lambda: stems.HybridStem([5], 7, 2, True), lambda: stems.HybridStem([6], 8, 2, True, True),
+          lambda: stems.MirroredConvolution(6, of_halves=False), lambda: stems.Whitening(True),
+          lambda: stems.CompactStem([5], 7), lambda: stems.Whitening()]
 
 
 @pytest.mark.parametrize("make", LAYERS, ids=[make().__class__.__name__ for make in LAYERS])

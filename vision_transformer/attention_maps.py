@@ -21,16 +21,14 @@ MOST_NUMBERS = 2 ** 24          # of attention that are held at a time: 192 MB
 class TokenField(NamedTuple):
     """The part of a picture that each of its tokens is made of, or stands for: a square of `size` pixels.
 
-    The first begins in the upper left corner, the next `stride` pixels on; the last are followed by `beyond` pixels
-    that are in none. Behind a stem a token stands for a square, yet the stem's convolutions have also seen what lies
-    around it, as shifted patches have.
+    The first begins in the upper left corner, the next `stride` pixels on. Behind a stem a token stands for a square,
+    yet the stem's convolutions have also seen what lies around it, as shifted patches have.
     """
 
     rows: int
     columns: int
     size: int
     stride: int
-    beyond: int = 0
 
     @classmethod
     def of(cls, config: dict) -> TokenField:
@@ -39,7 +37,8 @@ class TokenField(NamedTuple):
         if config["embedding"] in PATCHES:
             return cls(rows, columns, config["patch_size"], config["patch_stride"])
         side = 2 ** stem_halvings(config)
-        return cls(rows, columns, side, side, config["image_shape"][0] - rows * side)
+        # Whitening sees 2 pixels at a time, the halvings of odd sides 3: squares reach into their neighbours.
+        return cls(rows, columns, 2 * side if config["whitening"] else side, side)
 
     def distances(self) -> np.ndarray:
         """Gives how far apart the squares' centres are, in pixels, each from each: (P, P)."""
@@ -47,15 +46,14 @@ class TokenField(NamedTuple):
         return np.hypot(row[:, None] - row, column[:, None] - column)
 
     def spread(self, values) -> np.ndarray:
-        """Gives values (rows, columns) as (H, W): at each pixel the mean of the squares there, beyond them the last."""
+        """Gives values (rows, columns) as (H, W): at each pixel the mean of the squares there."""
         cover_rows, cover_columns = self._cover(self.rows), self._cover(self.columns)
         count = np.outer(cover_rows.sum(axis=1), cover_columns.sum(axis=1))
         return cover_rows @ np.asarray(values, np.float64) @ cover_columns.T / count
 
     def _cover(self, squares: int) -> np.ndarray:
-        """Tells which pixels of a side lie in which square, those beyond in the last: (pixels, squares), 0 or 1."""
-        pixels = np.arange((squares - 1) * self.stride + self.size + self.beyond)
-        pixels = pixels.clip(max=len(pixels) - self.beyond - 1)
+        """Tells which pixels of a side lie in which square: (pixels, squares), 0 or 1."""
+        pixels = np.arange((squares - 1) * self.stride + self.size)
         inside = pixels[:, None] - self.stride * np.arange(squares)
         return ((inside >= 0) & (inside < self.size)).astype(np.float64)
 

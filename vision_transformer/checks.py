@@ -7,7 +7,8 @@ from __future__ import annotations
 import math
 import numbers
 
-SWITCHES = {"WHITENING", "MUON", "ALTERNATING_FLIP", "XLA", "DETERMINISTIC", "TEST_FLIP", "DEBUG", "CLASS_WEIGHTS"}
+SWITCHES = {"WHITENING", "MIRRORED_FILTERS", "MUON", "ALTERNATING_FLIP", "XLA", "DETERMINISTIC", "TEST_FLIP", "DEBUG",
+            "CLASS_WEIGHTS"}
 TEXTS = {"RECIPE", "DATA_DIR", "RUN_FOLDER", "RESUME", "PRETRAINED"}         # those that are no choice of a table
 
 

@@ -59,7 +59,8 @@ class VisionTransformer(PictureClassifier):
             them halves the picture's sides, with "compact" the last one too.
         stem_depth: convolutions of each of these widths, with "hybrid"; the halving comes behind the first.
         whitening: "hybrid" begins with a convolution that `whiten` fits to the data; it costs a pixel along each side,
-            and so, behind halvings, the last row and column of tokens.
+            and so, behind halvings, a row and a column of tokens.
+        mirrored_filters: each filter of "hybrid" has a twin that is its mirror image; all widths are even then.
         positions: "learned" (from sines and cosines on), "sincos" (those, fixed) or "none".
         register_tokens: learned tokens that are no part of the picture, behind the class token; only pool "cls" can
             read them.
@@ -90,10 +91,10 @@ class VisionTransformer(PictureClassifier):
     def __init__(self, *, image_shape, num_classes: int, patch_size: int = 4, patch_stride: int = 4,
                  number_of_layers: int = 8, embedding_dim: int = 64, num_heads: int = 8, mlp_hidden_dim: int = 256,
                  embedding: str = "linear", stem_widths: str = "64-128", stem_depth: int = 1,
-                 whitening: bool = False, positions: str = "learned", register_tokens: int = 0, read_registers: int = 0,
-                 attention: str = "plain", norm: str = "pre", norm_epsilon: float = LAYER_NORM_EPSILON,
-                 layer_scale: float = 0.0, token_learner: str = "", learned_tokens: int = 8,
-                 token_learner_after: int = 0, pool: str = "flatten", classifier: str = "mlp", dropout: float = 0.0,
+                 whitening: bool = False, mirrored_filters: bool = False, positions: str = "learned",
+                 register_tokens: int = 0, read_registers: int = 0, attention: str = "plain", norm: str = "pre",
+                 norm_epsilon: float = LAYER_NORM_EPSILON, layer_scale: float = 0.0, token_learner: str = "",
+                 learned_tokens: int = 8, token_learner_after: int = 0, pool: str = "flatten", classifier: str = "mlp", dropout: float = 0.0,
                  stochastic_depth: float = 0.0, classifier_dropout: float = 0.0, pixel_mean=None, pixel_deviation=None,
                  seed: int = 0, name: str = "vision_transformer", **kwargs):
         config = with_pixels({key: value for key, value in locals().items()
@@ -201,7 +202,8 @@ def make_embedding(config: dict):
     widths = stem_widths(config["stem_widths"])
     if config["embedding"] == "compact":
         return CompactStem(widths, config["embedding_dim"], name="patches")
-    return HybridStem(widths, config["embedding_dim"], config["stem_depth"], config["whitening"], name="patches")
+    return HybridStem(widths, config["embedding_dim"], config["stem_depth"], config["whitening"],
+                      config["mirrored_filters"], name="patches")
 
 
 def token_grid(config: dict) -> tuple[int, int]:
@@ -238,7 +240,9 @@ def _check(config: dict) -> None:
     check_number("LAYER_SCALE", config["layer_scale"], 0, 1000, ", where 0 is none")
     for name in ("dropout", "stochastic_depth", "classifier_dropout"):
         check_share(name.upper(), config[name])
-    check_switch("WHITENING", config["whitening"])
+    switches = {"WHITENING": config["whitening"], "MIRRORED_FILTERS": config["mirrored_filters"]}
+    for name, value in switches.items():
+        check_switch(name, value)
     if config["embedding_dim"] % config["num_heads"]:
         raise ValueError(f"EMBEDDING_DIM {config['embedding_dim']} can't be divided among NUM_HEADS "
                          f"{config['num_heads']}; choose a multiple of {config['num_heads']}.")
@@ -251,9 +255,14 @@ def _check(config: dict) -> None:
         raise ValueError(f"EMBEDDING {config['embedding']!r} makes {('no', 'one')[rows * columns]} token of "
                          f"{height}x{width} pixels, with nothing to look at; choose a smaller PATCH_SIZE, or with a "
                          "stem fewer STEM_WIDTHS.")
-    if config["whitening"] and config["embedding"] != "hybrid":
-        raise ValueError(f"WHITENING is true with EMBEDDING {config['embedding']!r}; only 'hybrid' has such a layer: "
-                         "choose that, or false.")
+    for name, value in switches.items():
+        if value and config["embedding"] != "hybrid":
+            raise ValueError(f"{name} is true with EMBEDDING {config['embedding']!r}; only 'hybrid' has such a layer: "
+                             "choose that, or false.")
+    odd = [width for width in widths if width % 2]
+    if config["mirrored_filters"] and odd:
+        raise ValueError(f"MIRRORED_FILTERS pairs filters, but STEM_WIDTHS and EMBEDDING_DIM have {odd[0]}; choose "
+                         "even numbers.")
     if config["token_learner"]:
         if not 1 <= config["learned_tokens"] < rows * columns:
             raise ValueError(f"LEARNED_TOKENS is {config['learned_tokens']}; learn at least 1, and fewer than the "
