@@ -40,11 +40,6 @@ def convolve_same(x, kernel):
     return convolve(pad(x, 1, 1), kernel)
 
 
-def halve(x):
-    """The largest of each 2x2 pixels."""
-    return windows(x, 2, 2).max(axis=(3, 4))
-
-
 def random(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
