@@ -16,8 +16,9 @@ _HYBRID = {
     "EMBEDDING": "hybrid", "STEM_WIDTHS": "48-192-192", "STEM_DEPTH": 2, "WHITENING": True,
     "MIRRORED_FILTERS": True, "NUMBER_OF_LAYERS": 2, "EMBEDDING_DIM": 192, "NUM_HEADS": 4, "MLP_HIDDEN_DIM": 384,
     **_SEQUENCE, **_CROP_AND_FLIP, "POLICY": "trivial", "FLIP_HORIZONTAL": 0.0, "ALTERNATING_FLIP": True,
-    "BATCH_SIZE": 256, "MUON": True, "LEARNING_RATE": 0.01, "SCHEDULE": "one-cycle", "WEIGHT_DECAY": 0.2, "BETA_2": 0.99,
-    "LABEL_SMOOTHING": 0.1, "EPOCHS": 13, "VALIDATION_SHARE": 0.05}
+    "BATCH_SIZE": 256, "MUON": True, "LEARNING_RATE": 0.01, "SCHEDULE": "one-cycle", "WEIGHT_DECAY": 0.2,
+    "BETA_2": 0.99, "LABEL_SMOOTHING": 0.1, "EPOCHS": 13, "VALIDATION_SHARE": 0.05}
+_WIDER = {"STEM_WIDTHS": "64-256-256", "EMBEDDING_DIM": 256, "MLP_HIDDEN_DIM": 512}
 RECIPES = {
     # The scripts as they stand; those for CIFAR have the documented constants of Microsoft's sample.
     "sample": {},
@@ -30,11 +31,10 @@ RECIPES = {
         "LABEL_SMOOTHING": 0.1, "EPOCHS": 200},
     "hybrid": _HYBRID,
     # The same for three times the compute.
-    "hybrid-large": {
-        **_HYBRID, "STEM_WIDTHS": "64-256-256", "EMBEDDING_DIM": 256, "MLP_HIDDEN_DIM": 512, "EPOCHS": 24},
+    "hybrid-large": {**_HYBRID, **_WIDER, "EPOCHS": 24},
 }
 # What a recipe has otherwise for one data set: (RECIPE, DATASET) -> constants. A hundred classes want more width.
-FOR_DATASET = {("hybrid", "cifar100"): {"STEM_WIDTHS": "64-256-256", "EMBEDDING_DIM": 256, "MLP_HIDDEN_DIM": 512}}
+FOR_DATASET = {("hybrid", "cifar100"): _WIDER}
 
 
 def with_recipe(settings):
