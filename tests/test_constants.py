@@ -192,9 +192,8 @@ MODEL = {"image_shape": [32, 32, 3], "num_classes": 5}
 JUNK = ("many", None, True, False, [3], {}, 2.5, -1, 0, math.nan, math.inf, 10 ** 30)
 # What of it an argument takes.
 FITS = {"register_tokens": (0,), "layer_scale": (2.5, 0), "token_learner_after": (0,), "seed": (0,),
-        "read_registers": (0,),
-        "whitening": (False,), "mirrored_filters": (False,), "pixel_mean": (None,), "pixel_deviation": (None,), "dropout": (0,),
-        "stochastic_depth": (0,), "classifier_dropout": (0,)}
+        "read_registers": (0,), "whitening": (False,), "mirrored_filters": (False,), "pixel_mean": (None,),
+        "pixel_deviation": (None,), "dropout": (0,), "stochastic_depth": (0,), "classifier_dropout": (0,)}
 NO_ARGUMENTS = {"name", "kwargs"}                       # Keras's own
 
 

@@ -13,8 +13,8 @@ SETTINGS = {
                  "--hue", "0.1", "--erasing", "0.5", "--policy", "trivial", "--mixup", "0.2", "--cutmix", "1",
                  "--average", "0.9", "--weight-decay", "0.1", "--stochastic-depth", "0.2",
                  "--steps-per-execution", "3"],
-    "hybrid": [*VIT, "--embedding", "hybrid", "--stem-widths", "4-6", "--stem-depth", "2", "--whitening", "--mirrored-filters",
-               "--pool", "sequence", "--muon", "--accumulation-steps", "2", "--sam-rho", "0.05"],
+    "hybrid": [*VIT, "--embedding", "hybrid", "--stem-widths", "4-6", "--stem-depth", "2", "--whitening",
+               "--mirrored-filters", "--pool", "sequence", "--muon", "--accumulation-steps", "2", "--sam-rho", "0.05"],
     "float16": [*VIT, "--patch-size", "8", "--precision", "mixed_float16", "--token-learner", "v1", "--pool", "mean"],
     "resnet": ["--architecture", "resnet", "--blocks-per-stage", "1", "--first-width", "4"],
 }

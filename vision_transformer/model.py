@@ -94,9 +94,9 @@ class VisionTransformer(PictureClassifier):
                  whitening: bool = False, mirrored_filters: bool = False, positions: str = "learned",
                  register_tokens: int = 0, read_registers: int = 0, attention: str = "plain", norm: str = "pre",
                  norm_epsilon: float = LAYER_NORM_EPSILON, layer_scale: float = 0.0, token_learner: str = "",
-                 learned_tokens: int = 8, token_learner_after: int = 0, pool: str = "flatten", classifier: str = "mlp", dropout: float = 0.0,
-                 stochastic_depth: float = 0.0, classifier_dropout: float = 0.0, pixel_mean=None, pixel_deviation=None,
-                 seed: int = 0, name: str = "vision_transformer", **kwargs):
+                 learned_tokens: int = 8, token_learner_after: int = 0, pool: str = "flatten", classifier: str = "mlp",
+                 dropout: float = 0.0, stochastic_depth: float = 0.0, classifier_dropout: float = 0.0, pixel_mean=None,
+                 pixel_deviation=None, seed: int = 0, name: str = "vision_transformer", **kwargs):
         config = with_pixels({key: value for key, value in locals().items()
                               if key not in ("self", "name", "kwargs", "__class__")})
         _check(config)
