@@ -102,7 +102,7 @@ def grid():
     other the choice that makes most new pairs, or else the first. XLA waits until only its own pairs are left, since a
     step is compiled the sooner the fewer options are on.
     """
-    chance = random.Random(23)                  # of 60 seeds the one with the fewest settings
+    chance = random.Random(97)                  # of 240 seeds the one with the fewest settings
     items = [(name, choice) for name, choices in OPTIONS.items() for choice in choices]
     new = {item: {other for other in items if other[0] != item[0] and possible(dict([item, other]))} for item in items}
     settings = []
@@ -141,7 +141,7 @@ def test_each_possible_pair_occurs_and_few_are_impossible():
         want, wants = ({item[0]: {item[1]}, **ONLY_WITH.get(item[0], {})} for item in (one, other))
         apart = any(want[name].isdisjoint(wants[name]) for name in want.keys() & wants.keys())
         assert apart or dict([one, other]) in [excluded for excluded, _ in REFUSED], f"{one} never meets {other}"
-    assert len(met) > 7000 > 130 * len(GRID)
+    assert len(met) > 5000 > 100 * len(GRID)
 
 
 def sized(setting):
