@@ -21,6 +21,7 @@ from typing import Callable
 import tensorflow as tf
 
 from vision_transformer import chance, moves, xla
+from vision_transformer.checks import check_share
 from vision_transformer.colours import adjust_colours, adjust_compiled, adjust_hue
 from vision_transformer.policies import check_policy, random_policy
 
@@ -53,6 +54,8 @@ def augmentation(
     policy: str = "",
     policy_operations: int = 2,
     policy_strength: int = 9,
+    plain_share: float = 0.0,
+    total_steps: int | None = None,
     image_shape: tuple | None = None,
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """A function (images (B, H, W, C) in 0..255, seed (2,) integers) -> float32 images, clipped to 0..255.
@@ -73,6 +76,9 @@ def augmentation(
         plain border would tell how it was moved; K. Jordan's cifar10-airbench mirrors too.
     policy: "trivial" (TrivialAugment), "rand" (RandAugment) or "" for none, see policies.py.
     policy_operations, policy_strength: rand's n, and its strength from 0 to 30. Its paper's scale goes to 10.
+    plain_share: of total_steps, a training's, the policy leaves so many at the end alone: what the model has learnt
+        from far-off pictures is fitted to those that will come. Seeds are then (run seed, step). He et al., "Data
+        Augmentation Revisited", arXiv 1909.09148.
 
     image_shape: (H, W, C) of the pictures to come, so that what makes no sense for them is refused here.
 
@@ -81,7 +87,8 @@ def augmentation(
     last and, but for a policy's operations, once.
 
     Raises:
-        ValueError: an amount is not a number from 0 to its limit, or the policy or fill_mode is unknown. When called:
+        ValueError: an amount is not a number from 0 to its limit, or the policy or fill_mode is unknown, or plain_share
+            is no share below 1 or without total_steps. When called:
             the images are not (B, H, W, C) with known H, W and C 1 or 3, or a translation is under half a pixel.
     """
     colours = {"contrast": contrast, "saturation": saturation, "brightness": brightness, "hue": hue}
@@ -93,6 +100,10 @@ def augmentation(
             raise ValueError(f"{name.upper()} {amount!r} is not a number from 0 (off) to {limit:g}; choose one.")
     moves.check_fill_mode(fill_mode)
     check_policy(policy, policy_operations, policy_strength)
+    check_share("PLAIN_SHARE", plain_share)
+    if plain_share and total_steps is None:
+        raise ValueError(f"plain_share {plain_share} is a share of a training's steps; give total_steps, too.")
+    policy_steps = round((1 - plain_share) * total_steps) if plain_share else None
     if image_shape is not None and translation:
         _largest_moves(translation, *image_shape[:2])
 
@@ -103,7 +114,8 @@ def augmentation(
             raise ValueError(f"images of shape {images.shape} are not (B, H, W, C) with known H, W and 1 or 3 "
                              "channels; batch, resize or reshape them first.")
         if policy:
-            images = random_policy(images, seed, policy, policy_operations, policy_strength, fill_mode)
+            images = random_policy(images, seed, policy, policy_operations, policy_strength, fill_mode,
+                                   policy_steps)
         if any(colours.values()):
             images = _random_colours(images, seed, **colours)
         if any(motions.values()):

@@ -30,6 +30,7 @@ def chosen(*flags):
     ("--token-learner-after 1 --architecture resnet", "TOKEN_LEARNER_AFTER 1 has no effect with ARCHITECTURE 'resnet'"),
     ("--policy-operations 3", "POLICY_OPERATIONS 3 has no effect with POLICY ''; it belongs to POLICY 'rand'"),
     ("--policy-strength 3 --policy trivial", "POLICY_STRENGTH 3 has no effect with POLICY 'trivial'"),
+    ("--plain-share 0.2", "PLAIN_SHARE 0.2 has no effect with POLICY ''; it belongs to POLICY 'rand' or 'trivial'"),
     ("--hue 0.1 --dataset digits", "HUE 0.1 has no effect with DATASET 'digits'; it belongs to DATASET 'cifar10' or"),
     ("--fill-mode nearest --translation 0", "^FILL_MODE 'nearest' has no effect where ROTATION, SHEAR, ZOOM, "
      r"TRANSLATION and POLICY are all off; leave it out, or turn one of these on\.$"),

@@ -10,8 +10,8 @@ VIT = ["--number-of-layers", "2", "--embedding-dim", "8", "--num-heads", "2", "-
 SETTINGS = {
     "default": [*VIT, "--patch-size", "8", "--patch-stride", "8"],
     "pictures": [*VIT, "--patch-size", "8", "--patch-stride", "8", "--rotation", "15", "--shear", "5", "--zoom", "0.1",
-                 "--hue", "0.1", "--erasing", "0.5", "--policy", "trivial", "--mixup", "0.2", "--cutmix", "1",
-                 "--average", "0.9", "--weight-decay", "0.1", "--stochastic-depth", "0.2",
+                 "--hue", "0.1", "--erasing", "0.5", "--policy", "trivial", "--plain-share", "0.4", "--mixup",
+                 "0.2", "--cutmix", "1", "--average", "0.9", "--weight-decay", "0.1", "--stochastic-depth", "0.2",
                  "--steps-per-execution", "3"],
     "hybrid": [*VIT, "--embedding", "hybrid", "--stem-widths", "4-6", "--stem-depth", "2", "--whitening",
                "--mirrored-filters", "--pool", "sequence", "--muon", "--accumulation-steps", "2", "--sam-rho", "0.05"],

@@ -49,6 +49,7 @@ OPTIONS = {
     "FLIP_HORIZONTAL": (0, 0.5), "FLIP_VERTICAL": (0, 0.5), "ROTATION": (0, 15), "SHEAR": (0, 10), "ZOOM": (0, 0.1),
     "TRANSLATION": (0, 0.1), "CONTRAST": (0, 0.2), "BRIGHTNESS": (0, 0.2), "SATURATION": (0, 0.2), "HUE": (0, 0.1),
     "ERASING": (0, 0.5), "FILL_MODE": ("reflect", "nearest", "constant"), "POLICY": ("", "rand", "trivial"),
+    "PLAIN_SHARE": (0, 0.5),
     "MIXUP": (0, 0.2), "CUTMIX": (0, 1), "ALTERNATING_FLIP": (False, True),
     "SCHEDULE": ("plateau", "constant", "cosine", "one-cycle", "step"), "WARMUP_EPOCHS": (0, 0.5),
     "MUON": (False, True), "WEIGHT_DECAY": (0, 0.1), "BETA_2": (0.999, 0.99), "CLIP_NORM": (0, 0.5),
@@ -102,7 +103,7 @@ def grid():
     other the choice that makes most new pairs, or else the first. XLA waits until only its own pairs are left, since a
     step is compiled the sooner the fewer options are on.
     """
-    chance = random.Random(97)                  # of 240 seeds the one with the fewest settings
+    chance = random.Random(121)                 # of 200 seeds the one with the fewest settings
     items = [(name, choice) for name, choices in OPTIONS.items() for choice in choices]
     new = {item: {other for other in items if other[0] != item[0] and possible(dict([item, other]))} for item in items}
     settings = []

@@ -248,6 +248,28 @@ def test_a_seed_gives_these_very_pictures_on_every_stack():
         np.testing.assert_allclose(ours[:, 4, 9, 1], expected, atol=0.25)
 
 
+@pytest.mark.parametrize("policy", ["trivial", "rand"])
+def test_a_plain_share_of_the_steps_at_the_end_has_no_policy_and_all_else(policy):
+    images, others = pictures(), {"contrast": 0.2, "flip_horizontal": 0.5, "erasing": 0.9}
+    ending = da.augmentation(**others, policy=policy, plain_share=0.25, total_steps=10)            # 7.5 rounds to 8
+    always, never = da.augmentation(**others, policy=policy), da.augmentation(**others)
+    for step in range(10):
+        same, other = (always, never) if step < 8 else (never, always)
+        np.testing.assert_array_equal(ending(images, (5, step)), same(images, (5, step)))
+        assert np.abs(ending(images, (5, step)) - other(images, (5, step))).max() > 1
+
+
+@pytest.mark.parametrize("share", [-0.1, 1, float("nan"), "0.1", True, None])
+def test_a_senseless_plain_share_is_refused(share):
+    with pytest.raises(ValueError, match=r"^PLAIN_SHARE is .*; it is a share: choose a number from 0 to below 1\.$"):
+        da.augmentation(policy="trivial", plain_share=share, total_steps=10)
+
+
+def test_a_plain_share_needs_the_number_of_steps():
+    with pytest.raises(ValueError, match=r"^plain_share 0\.2 is a share of a training's steps; give total_steps, too"):
+        da.augmentation(policy="trivial", plain_share=0.2)
+
+
 @pytest.mark.parametrize("policy", ["auto", "Trivial", None, 3])
 def test_an_unknown_policy_is_refused(policy):
     with pytest.raises(ValueError, match=rf'^POLICY {policy!r} is unknown; choose rand, trivial or "" for none'):

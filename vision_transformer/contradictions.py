@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from .checks import shown
 from .model import PATCHES
+from .policies import POLICIES
 from .schedules import HALVING
 from .token_learner import TOKEN_LEARNERS
 
@@ -30,7 +31,8 @@ IN_PATCHES, IN_STEMS = Beside(("EMBEDDING",), tuple(PATCHES)), Beside(("EMBEDDIN
 IN_HYBRID = Beside(("EMBEDDING",), ("hybrid",))
 LEARNER = Beside(("TOKEN_LEARNER",), tuple(filter(None, TOKEN_LEARNERS)))
 PLATEAU = Beside(("SCHEDULE",), (HALVING,))
-RAND, MOVES = Beside(("POLICY",), ("rand",)), Beside(("ROTATION", "SHEAR", "ZOOM", "TRANSLATION", "POLICY"))
+RAND, POLICY = Beside(("POLICY",), ("rand",)), Beside(("POLICY",), tuple(POLICIES))
+MOVES = Beside(("ROTATION", "SHEAR", "ZOOM", "TRANSLATION", "POLICY"))
 COLOURED = Beside(("DATASET",), ("cifar10", "cifar100", "folder"))      # the digits are grey
 
 NEEDS = {       # a constant -> all that must hold, or it does nothing
@@ -43,7 +45,7 @@ NEEDS = {       # a constant -> all that must hold, or it does nothing
     "LEARNED_TOKENS": (VIT, LEARNER), "TOKEN_LEARNER_AFTER": (VIT, LEARNER),
     "BLOCKS_PER_STAGE": (RESNET,), "FIRST_WIDTH": (RESNET,),
     "SATURATION": (COLOURED,), "HUE": (COLOURED,), "FILL_MODE": (MOVES,),
-    "POLICY_OPERATIONS": (RAND,), "POLICY_STRENGTH": (RAND,),
+    "POLICY_OPERATIONS": (RAND,), "POLICY_STRENGTH": (RAND,), "PLAIN_SHARE": (POLICY,),
     "IMAGE_SIZE": (Beside(("DATASET",), ("folder",)),),
     "PATIENCE": (PLATEAU,), "MINIMUM_LEARNING_RATE": (PLATEAU,),
 }

@@ -14,7 +14,7 @@ from .storage import CannotWrite, RunError, lock
 
 # Constant -> what another value does from the last save on. Any other constant stays as the run was begun.
 MAY_CHANGE = {
-    "EPOCHS": "trains longer or ends sooner; a schedule stretches over the new number",
+    "EPOCHS": "trains longer or ends sooner; a schedule and PLAIN_SHARE stretch over the new number",
     "EARLY_STOPPING": "counts all epochs since the best one",
     "BATCH_SIZE": "goes on at the same share of the epoch; a few pictures may be seen twice or not in it",
     "LEARNING_RATE": "takes the place of the old one; what it was halved stays",
