@@ -15,9 +15,9 @@ _SEQUENCE = {"POOL": "sequence", "CLASSIFIER": "linear"}
 _HYBRID = {
     "EMBEDDING": "hybrid", "STEM_WIDTHS": "48-192-192", "STEM_DEPTH": 2, "WHITENING": True,
     "MIRRORED_FILTERS": True, "NUMBER_OF_LAYERS": 2, "EMBEDDING_DIM": 192, "NUM_HEADS": 4, "MLP_HIDDEN_DIM": 384,
-    **_SEQUENCE, **_CROP_AND_FLIP, "POLICY": "trivial", "FLIP_HORIZONTAL": 0.0, "ALTERNATING_FLIP": True,
-    "BATCH_SIZE": 256, "MUON": True, "LEARNING_RATE": 0.01, "SCHEDULE": "one-cycle", "WEIGHT_DECAY": 0.2,
-    "BETA_2": 0.99, "LABEL_SMOOTHING": 0.1, "EPOCHS": 13, "VALIDATION_SHARE": 0.05}
+    **_SEQUENCE, **_CROP_AND_FLIP, "POLICY": "trivial", "PLAIN_SHARE": 0.125, "FLIP_HORIZONTAL": 0.0,
+    "ALTERNATING_FLIP": True, "BATCH_SIZE": 256, "MUON": True, "LEARNING_RATE": 0.01, "SCHEDULE": "one-cycle",
+    "WEIGHT_DECAY": 0.2, "BETA_2": 0.99, "LABEL_SMOOTHING": 0.1, "EPOCHS": 13, "VALIDATION_SHARE": 0.05}
 _WIDER = {"STEM_WIDTHS": "64-256-256", "EMBEDDING_DIM": 256, "MLP_HIDDEN_DIM": 512}
 RECIPES = {
     # The scripts as they stand; those for CIFAR have the documented constants of Microsoft's sample.
