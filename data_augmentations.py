@@ -21,7 +21,7 @@ from typing import Callable
 import tensorflow as tf
 
 from vision_transformer import chance, moves, xla
-from vision_transformer.checks import check_share
+from vision_transformer.checks import check_share, check_whole
 from vision_transformer.colours import adjust_colours, adjust_compiled, adjust_hue
 from vision_transformer.policies import check_policy, random_policy
 
@@ -76,9 +76,9 @@ def augmentation(
         plain border would tell how it was moved; K. Jordan's cifar10-airbench mirrors too.
     policy: "trivial" (TrivialAugment), "rand" (RandAugment) or "" for none, see policies.py.
     policy_operations, policy_strength: rand's n, and its strength from 0 to 30. Its paper's scale goes to 10.
-    plain_share: of total_steps, a training's, the policy leaves so many at the end alone: what the model has learnt
-        from far-off pictures is fitted to those that will come. Seeds are then (run seed, step). He et al., "Data
-        Augmentation Revisited", arXiv 1909.09148.
+    plain_share: share of total_steps, at their end, in which the policy is left out, so that training ends on pictures
+        like those that will come. He et al., "Data Augmentation Revisited", arXiv 1909.09148.
+    total_steps: batches of the whole training. Only plain_share needs it; seeds are then (run seed, step).
 
     image_shape: (H, W, C) of the pictures to come, so that what makes no sense for them is refused here.
 
@@ -88,7 +88,7 @@ def augmentation(
 
     Raises:
         ValueError: an amount is not a number from 0 to its limit, or the policy or fill_mode is unknown, or plain_share
-            is no share below 1 or without total_steps. When called:
+            is no share below 1 or has no total_steps. When called:
             the images are not (B, H, W, C) with known H, W and C 1 or 3, or a translation is under half a pixel.
     """
     colours = {"contrast": contrast, "saturation": saturation, "brightness": brightness, "hue": hue}
@@ -101,9 +101,10 @@ def augmentation(
     moves.check_fill_mode(fill_mode)
     check_policy(policy, policy_operations, policy_strength)
     check_share("PLAIN_SHARE", plain_share)
-    if plain_share and total_steps is None:
-        raise ValueError(f"plain_share {plain_share} is a share of a training's steps; give total_steps, too.")
-    policy_steps = round((1 - plain_share) * total_steps) if plain_share else None
+    first_plain_step = None
+    if plain_share:
+        check_whole("total_steps", total_steps, 1, remark=", as PLAIN_SHARE is a share of them")
+        first_plain_step = round((1 - plain_share) * total_steps)
     if image_shape is not None and translation:
         _largest_moves(translation, *image_shape[:2])
 
@@ -115,7 +116,7 @@ def augmentation(
                              "channels; batch, resize or reshape them first.")
         if policy:
             images = random_policy(images, seed, policy, policy_operations, policy_strength, fill_mode,
-                                   policy_steps)
+                                   first_plain_step)
         if any(colours.values()):
             images = _random_colours(images, seed, **colours)
         if any(motions.values()):

@@ -75,7 +75,7 @@ FILL_MODE = "reflect"           # what a moved picture shows beyond its edge: re
 POLICY = "trivial"              # RandAugment (rand) or TrivialAugment (trivial), before all these; empty: none
 POLICY_OPERATIONS = 2           # rand: operations on each picture
 POLICY_STRENGTH = 9             # rand: from 0 to 30
-PLAIN_SHARE = 0.0               # share of training, at its end, that POLICY leaves alone
+PLAIN_SHARE = 0.0               # share of EPOCHS, at their end, that POLICY leaves alone
 
 # --- mixing ---
 MIXUP = 0.0                     # a of Beta(a, a): a picture's share beside another; 0: off
@@ -135,9 +135,9 @@ def main(arguments=None):
     training, validation = split_validation(data.train, c.VALIDATION_SHARE, c.SEED)
     pixel_mean, pixel_deviation = training.pixel_statistics()
     steps = steps_per_epoch(len(training), c.BATCH_SIZE)
-    augment = augmentation(image_shape=data.image_shape, total_steps=steps * c.EPOCHS, **c.below("augmentation"))
-    mix = make_mixing(data.num_classes, **c.below("mixing"))
     schedule = make_schedule(c.SCHEDULE, steps, c.EPOCHS, c.WARMUP_EPOCHS)
+    augment = augmentation(image_shape=data.image_shape, total_steps=schedule.total_steps, **c.below("augmentation"))
+    mix = make_mixing(data.num_classes, **c.below("mixing"))
 
     model = build_model(
         image_shape=data.image_shape, num_classes=data.num_classes, pixel_mean=pixel_mean,

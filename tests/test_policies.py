@@ -265,9 +265,10 @@ def test_a_senseless_plain_share_is_refused(share):
         da.augmentation(policy="trivial", plain_share=share, total_steps=10)
 
 
-def test_a_plain_share_needs_the_number_of_steps():
-    with pytest.raises(ValueError, match=r"^plain_share 0\.2 is a share of a training's steps; give total_steps, too"):
-        da.augmentation(policy="trivial", plain_share=0.2)
+@pytest.mark.parametrize("steps", [None, 0, -3, 2.5, "12"])
+def test_a_plain_share_needs_the_number_of_steps(steps):
+    with pytest.raises(ValueError, match=r"^total_steps is .*; choose a whole number of at least 1, as PLAIN_SHARE is"):
+        da.augmentation(policy="trivial", plain_share=0.2, total_steps=steps)
 
 
 @pytest.mark.parametrize("policy", ["auto", "Trivial", None, 3])

@@ -81,6 +81,15 @@ def test_more_epochs_under_a_falling_schedule_are_a_jump_and_said_so(tmp_path, c
     assert says in said and bool(said) == bool(says)
 
 
+@pytest.mark.parametrize("policy, says", [
+    ("trivial", "note: PLAIN_SHARE 0.1 is now a share of 9 epochs; POLICY trivial is on until then\n"), ("", "")])
+def test_more_epochs_bring_a_policy_back_and_it_is_said_so(tmp_path, capsys, policy, says):
+    begun = {"RESUME": "", "EPOCHS": 5, "SCHEDULE": "plateau", "POLICY": policy, "PLAIN_SHARE": 0.1}
+    run = Run.create(tmp_path, "a", {"constants": begun})
+    resumed(settings({"RESUME", "EPOCHS"}, **{**begun, "RESUME": str(run.path), "EPOCHS": 9}))
+    assert capsys.readouterr().out == says
+
+
 def test_resume_of_a_run_that_cannot_go_on_is_refused(tmp_path, data, make_model):
     run = open_run(settings(RESUME="", RUN_FOLDER=str(tmp_path)), data, make_model())
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -235,3 +236,16 @@ def test_train_cifar10_works_on_official_files(tmp_path):
     train_cifar10.main(["--data-dir", str(tmp_path / "data"), "--epochs", "1", "--batch-size", "8",
                         "--number-of-layers", "1", "--run-folder", str(tmp_path / "runs")])
     assert Run(tmp_path / "runs" / "cifar10-001").load_model().config["num_classes"] == 10
+
+
+def test_a_plain_share_is_one_of_the_whole_training_also_of_a_longer_one(tmp_path, monkeypatch, own_process):
+    asked = mock.Mock(side_effect=InterruptedError)             # as far as augmentation(...) is what counts
+    monkeypatch.setattr(train_digits, "augmentation", asked)
+    flags = ["--policy", "trivial", "--plain-share", "0.5", "--batch-size", "100", "--epochs"]
+    constants = {**read_settings(ROOT / "train_digits.py", [*flags, "3"]).as_dict()}
+    run = Run.create(tmp_path, "digits", {"constants": constants})
+    for arguments, epochs in (([*flags, "3"], 3), (["--resume", str(run.path), "--epochs", "5"], 5)):
+        with pytest.raises(InterruptedError):
+            train_digits.main(arguments)
+        given = asked.call_args.kwargs
+        assert (given["plain_share"], given["total_steps"]) == (0.5, 12 * epochs)          # of 1,221 pictures

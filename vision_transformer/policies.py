@@ -54,16 +54,16 @@ def check_policy(policy: str, operations: int, strength: int) -> None:
 
 def random_policy(
     images: tf.Tensor, seed: tf.Tensor, policy: str, operations: int, strength: int, fill_mode: str,
-    steps: int | None = None
+    first_plain_step: int | None = None
 ) -> tf.Tensor:
     """Pictures (B, H, W, C) in 0..255 and seed (2,) -> the same, each changed its own way by the policy.
 
-    steps: where seed is (run seed, step), from which step on they stay as they are; None: they never do.
+    first_plain_step: from this step of seeds (run seed, step) on, the policy is left out; None: it never is.
     """
     kernels = make_kernels(policy, *images.shape[1:3], fill_mode)
     for chosen, strengths in draw_policy(seed, tf.shape(images)[0], policy, operations, strength):
-        if steps is not None:
-            chosen = tf.where(seed[1] < steps, chosen, OPERATIONS.index("identity"))
+        if first_plain_step is not None:
+            chosen = tf.where(seed[1] < first_plain_step, chosen, OPERATIONS.index("identity"))
         images = deal(images, chosen, strengths, [kernels[name] for name in OPERATIONS])
     return images
 

@@ -74,11 +74,19 @@ def resumed(settings):
         print(f"note: the run goes on with its own constants, not the script's (in brackets): {', '.join(others)}")
     vars(settings).update(kept)
     refuse_idle_flags(settings)
-    schedule = vars(settings).get("SCHEDULE")
-    if schedule in ("cosine", "one-cycle", "step") and begun.get("EPOCHS") != settings.EPOCHS:
+    if begun.get("EPOCHS") != settings.EPOCHS:
+        _announce_other_epochs(settings)
+    return settings
+
+
+def _announce_other_epochs(settings) -> None:
+    """Prints what jumps, as another number of epochs moves it."""
+    schedule, policy, share = (vars(settings).get(name) for name in ("SCHEDULE", "POLICY", "PLAIN_SHARE"))
+    if schedule in ("cosine", "one-cycle", "step"):
         print(f"note: SCHEDULE {schedule} now stretches over {settings.EPOCHS} epochs; the learning rate goes "
               "on from where it would then be, which is a jump")
-    return settings
+    if policy and share:
+        print(f"note: PLAIN_SHARE {share} is now a share of {settings.EPOCHS} epochs; POLICY {policy} is on until then")
 
 
 def open_run(settings, data, model) -> Run:
