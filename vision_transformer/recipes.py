@@ -9,13 +9,14 @@ from .contradictions import refuse_contradictions, refuse_idle_flags
 from .settings import flag_of, nearest
 from .sizes import named_size
 
-_CROP_AND_FLIP = {"CONTRAST": 0.0, "BRIGHTNESS": 0.0, "SATURATION": 0.0, "DROPOUT": 0.0, "CLASSIFIER_DROPOUT": 0.0}
+_NO_COLOURS_NO_DROPOUT = {
+    "CONTRAST": 0.0, "BRIGHTNESS": 0.0, "SATURATION": 0.0, "DROPOUT": 0.0, "CLASSIFIER_DROPOUT": 0.0}
 _SEQUENCE = {"POOL": "sequence", "CLASSIFIER": "linear"}
 # The most accuracy for the least compute: a thin CNN whose small feature map attention looks at; docs/results.md.
 _HYBRID = {
     "EMBEDDING": "hybrid", "STEM_WIDTHS": "48-192-192", "STEM_DEPTH": 2, "WHITENING": True,
     "MIRRORED_FILTERS": True, "NUMBER_OF_LAYERS": 2, "EMBEDDING_DIM": 192, "NUM_HEADS": 4, "MLP_HIDDEN_DIM": 384,
-    **_SEQUENCE, **_CROP_AND_FLIP, "POLICY": "trivial", "PLAIN_SHARE": 0.125, "FLIP_HORIZONTAL": 0.0,
+    **_SEQUENCE, **_NO_COLOURS_NO_DROPOUT, "POLICY": "trivial", "PLAIN_SHARE": 0.125, "FLIP_HORIZONTAL": 0.0,
     "ALTERNATING_FLIP": True, "BATCH_SIZE": 256, "MUON": True, "LEARNING_RATE": 0.01, "SCHEDULE": "one-cycle",
     "WEIGHT_DECAY": 0.2, "BETA_2": 0.99, "LABEL_SMOOTHING": 0.1, "EPOCHS": 13, "VALIDATION_SHARE": 0.05}
 _WIDER = {"STEM_WIDTHS": "64-256-256", "EMBEDDING_DIM": 256, "MLP_HIDDEN_DIM": 512}
@@ -26,11 +27,11 @@ RECIPES = {
     # no tuning, in place of AutoAugment's fixed policy.
     "compact": {
         "EMBEDDING": "compact", "STEM_WIDTHS": "64", "NUMBER_OF_LAYERS": 2, "EMBEDDING_DIM": 128, "NUM_HEADS": 2,
-        "MLP_HIDDEN_DIM": 128, **_SEQUENCE, **_CROP_AND_FLIP, "STOCHASTIC_DEPTH": 0.1, "POLICY": "trivial",
+        "MLP_HIDDEN_DIM": 128, **_SEQUENCE, **_NO_COLOURS_NO_DROPOUT, "STOCHASTIC_DEPTH": 0.1, "POLICY": "trivial",
         "BATCH_SIZE": 128, "LEARNING_RATE": 5e-4, "SCHEDULE": "cosine", "WARMUP_EPOCHS": 5.0, "WEIGHT_DECAY": 0.03,
         "LABEL_SMOOTHING": 0.1, "EPOCHS": 200},
     "hybrid": _HYBRID,
-    # The same for three times the compute.
+    # Wider and longer: three times the compute.
     "hybrid-large": {**_HYBRID, **_WIDER, "EPOCHS": 24},
 }
 # What a recipe has otherwise for one data set: (RECIPE, DATASET) -> constants. A hundred classes want more width.
