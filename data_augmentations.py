@@ -88,8 +88,8 @@ def augmentation(
 
     Raises:
         ValueError: an amount is not a number from 0 to its limit, or the policy or fill_mode is unknown, or plain_share
-            is no share below 1 or has no total_steps. When called:
-            the images are not (B, H, W, C) with known H, W and C 1 or 3, or a translation is under half a pixel.
+            is no share below 1 or has no total_steps. When called: the images are not (B, H, W, C) with known H, W and
+            C 1 or 3, or a translation is under half a pixel.
     """
     colours = {"contrast": contrast, "saturation": saturation, "brightness": brightness, "hue": hue}
     flips = {"flip_horizontal": flip_horizontal, "flip_vertical": flip_vertical}
