@@ -82,7 +82,8 @@ def test_more_epochs_under_a_falling_schedule_are_a_jump_and_said_so(tmp_path, c
 
 
 @pytest.mark.parametrize("policy, says", [
-    ("trivial", "note: PLAIN_SHARE 0.1 is now a share of 9 epochs; POLICY trivial is on until then\n"), ("", "")])
+    ("trivial", "note: PLAIN_SHARE 0.1 now leaves the last 0.9 of 9 epochs without POLICY trivial, which is on until "
+     "then\n"), ("", "")])
 def test_more_epochs_bring_a_policy_back_and_it_is_said_so(tmp_path, capsys, policy, says):
     begun = {"RESUME": "", "EPOCHS": 5, "SCHEDULE": "plateau", "POLICY": policy, "PLAIN_SHARE": 0.1}
     run = Run.create(tmp_path, "a", {"constants": begun})

@@ -86,7 +86,8 @@ def _announce_other_epochs(settings) -> None:
         print(f"note: SCHEDULE {schedule} now stretches over {settings.EPOCHS} epochs; the learning rate goes "
               "on from where it would then be, which is a jump")
     if policy and share:
-        print(f"note: PLAIN_SHARE {share} is now a share of {settings.EPOCHS} epochs; POLICY {policy} is on until then")
+        print(f"note: PLAIN_SHARE {share} now leaves the last {share * settings.EPOCHS:g} of {settings.EPOCHS} epochs "
+              f"without POLICY {policy}, which is on until then")
 
 
 def open_run(settings, data, model) -> Run:
