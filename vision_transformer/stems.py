@@ -13,6 +13,7 @@ from .checks import shown
 from .compat import raw
 from .embedding import as_tokens
 from .gradients import gelu
+from .mirrored_convolution import MirroredConvolution
 from .picture_classifier import MOST_WIDTH
 
 WHITENING_SIDE = 2              # pixels of the patches that whitening looks at
@@ -97,41 +98,6 @@ class HybridStem(keras.layers.Layer):
         """Gives the constructor's arguments."""
         return {**super().get_config(), "widths": self.widths, "embedding_dim": self.embedding_dim,
                 "depth": self.depth, "whitening": self.whitening is not None, "mirrored": self.mirrored}
-
-
-@keras.utils.register_keras_serializable("vision_transformer")
-class MirroredConvolution(keras.layers.Layer):
-    """A 3x3 convolution of maps (B, H, W, C) to (B, H, W, width) whose filters are followed by their mirror images.
-
-    Mirrored maps give mirrored outputs, the two halves of the channels exchanged.
-
-    Args:
-        width: channels; even.
-        of_halves: the maps are such themselves: their mirror image has its halves exchanged. Pictures have none.
-    """
-
-    def __init__(self, width: int, of_halves: bool, **kwargs):
-        super().__init__(**kwargs)
-        self.width, self.of_halves = width, of_halves
-        self.initializer = keras.initializers.GlorotUniform()
-
-    def build(self, input_shape):
-        """Creates the first half's filters."""
-        shape = (3, 3, input_shape[-1], self.width // 2)
-        self.kernel = self.add_weight(name="kernel", shape=shape, initializer=self.initializer)
-        super().build(input_shape)
-
-    def call(self, x):
-        """Makes maps (B, H, W, width) of maps (B, H, W, C)."""
-        filters = raw(self.kernel)
-        twins = tf.reverse(filters, [1])
-        if self.of_halves:
-            twins = tf.roll(twins, filters.shape[2] // 2, axis=2)
-        return tf.nn.conv2d(x, tf.cast(tf.concat([filters, twins], axis=3), x.dtype), 1, "SAME")
-
-    def get_config(self):
-        """Gives the constructor's arguments."""
-        return {**super().get_config(), "width": self.width, "of_halves": self.of_halves}
 
 
 @keras.utils.register_keras_serializable("vision_transformer")
