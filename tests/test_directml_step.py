@@ -14,6 +14,7 @@ from vision_transformer.precision import set_precision
 from vision_transformer.recipes import RECIPES
 from vision_transformer.schedules import SCHEDULES
 from vision_transformer.settings import read_constants
+from vision_transformer.xla import as_on_directml
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = (ROOT / "docs" / "directml.md").read_text(encoding="utf-8")
@@ -74,7 +75,8 @@ def test_every_option_of_a_step_has_its_row():
 def test_options_together_stay_on_a_directml_device(flags):
     small = "--blocks-per-stage 1" if "resnet" in flags else "--number-of-layers 1 --embedding-dim 6 --num-heads 2"
     try:
-        functions = dry_run(ROOT / "train_digits.py", f"{small} --batch-size 8 {flags}".split()).functions()
+        with as_on_directml():
+            functions = dry_run(ROOT / "train_digits.py", f"{small} --batch-size 8 {flags}".split()).functions()
     finally:
         set_precision("float32")
     assert [directml.check(function) for function in functions.values()] == [[], []]

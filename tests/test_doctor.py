@@ -278,8 +278,9 @@ def test_compare_without_a_gpu(monkeypatch):
 
 
 def test_ops_of_this_project_and_of_a_users_script(tmp_path, capsys):
-    assert main(["doctor", "--ops"]) == 0
-    assert "train step: everything stays on the GPU" in capsys.readouterr().out
+    for flags in ([], ["train_digits.py", "--embedding", "hybrid", "--stem-widths", "6", "--mirrored-filters"]):
+        assert main(["doctor", "--ops", *flags]) == 0
+        assert "train step: everything stays on the GPU" in capsys.readouterr().out
     script = tmp_path / "mine.py"
     script.write_text("""
 import numpy as np

@@ -2,7 +2,6 @@
 import numpy as np
 import pytest
 import reference
-import tensorflow as tf
 from reference import random, weights_of
 
 from vision_transformer import stems
@@ -69,23 +68,6 @@ def test_mirrored_filters_make_of_a_mirrored_picture_mirrored_tokens_with_exchan
                          for x in (pictures, pictures[:, :, ::-1].copy()))
         np.testing.assert_allclose(other, mirror(tokens, True), rtol=1e-3, atol=1e-3)
         assert (np.abs(other - tokens) > 0.1).any()
-
-
-def test_twins_share_what_they_learn():
-    """The gradient by a filter is that of a free convolution by the filter and by its twin, together."""
-    x, weigh = random(2, 5, 7, 6), random(2, 5, 7, 10, seed=1)
-    layer = stems.MirroredConvolution(10, of_halves=True)
-    layer(x)
-    filters = raw(layer.kernel).numpy()
-    free = tf.Variable(np.concatenate([filters, np.roll(filters[:, ::-1], 3, axis=2)], axis=3))
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(weigh * layer(x))
-    found = tape.gradient(loss, raw(layer.kernel))
-    with tf.GradientTape() as tape:
-        other = tf.reduce_sum(weigh * tf.nn.conv2d(x, free, 1, "SAME"))
-    np.testing.assert_allclose(loss, other, rtol=1e-4)
-    own, twins = np.split(tape.gradient(other, free).numpy(), 2, axis=3)
-    np.testing.assert_allclose(found, own + np.roll(twins, -3, axis=2)[:, ::-1], rtol=1e-3, atol=1e-3)
 
 
 def test_hybrid_stem_normalizes_by_the_batch_in_training_only():
@@ -210,8 +192,7 @@ def test_whitening_takes_the_last_row_and_column_off():
 
 
 LAYERS = [lambda: stems.HybridStem([5], 7, 2, True), lambda: stems.HybridStem([6], 8, 2, True, True),
-          lambda: stems.MirroredConvolution(6, of_halves=False), lambda: stems.Whitening(True),
-          lambda: stems.CompactStem([5], 7), lambda: stems.Whitening()]
+          lambda: stems.Whitening(True), lambda: stems.CompactStem([5], 7), lambda: stems.Whitening()]
 
 
 @pytest.mark.parametrize("make", LAYERS, ids=[make().__class__.__name__ for make in LAYERS])

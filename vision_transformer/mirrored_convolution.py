@@ -8,8 +8,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from .compat import raw
-from .precision import sees_directml
-from .xla import linear, pays
+from .xla import linear, pays_in_model
 
 
 @keras.utils.register_keras_serializable("vision_transformer")
@@ -48,7 +47,7 @@ class MirroredConvolution(keras.layers.Layer):
         if not self.of_halves:
             return _convolve(x, tf.concat([filters, twins], axis=3))
         twins = tf.roll(twins, filters.shape[2] // 2, axis=2)
-        if sees_directml() or not pays(x):
+        if not pays_in_model(x):
             return _convolve(x, tf.concat([filters, twins], axis=3))
         of_sums, of_differences = linear(_sums_and_differences)(x)
         return linear(_halves)(_convolve(of_sums, _columns((filters + twins) / 2)),

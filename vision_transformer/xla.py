@@ -1,10 +1,14 @@
 """XLA for kernels of many small operations: they become a few loops over the pictures or maps."""
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 from typing import Callable
 
 import tensorflow as tf
+
+_as_on_directml = contextvars.ContextVar("as_on_directml", default=False)
 
 
 @functools.lru_cache(maxsize=None)
@@ -41,3 +45,18 @@ def pays(images: tf.Tensor) -> bool:
     that was built without XLA.
     """
     return bool(images.shape[0]) and not tf.executing_eagerly() and tf.test.is_built_with_xla()
+
+
+def pays_in_model(maps: tf.Tensor) -> bool:
+    """Whether to compile a part of a model, too, that makes these maps (B, H, W, C): on CPUs; DirectML has no XLA."""
+    return pays(maps) and not tf.config.get_visible_devices("GPU") and not _as_on_directml.get()
+
+
+@contextlib.contextmanager
+def as_on_directml():
+    """While entered, functions are traced as for a DirectML device, whether there is one or not."""
+    token = _as_on_directml.set(True)
+    try:
+        yield
+    finally:
+        _as_on_directml.reset(token)

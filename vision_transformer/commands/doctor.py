@@ -37,8 +37,10 @@ def run(arguments) -> int:
         return int(not report())
     from ..directml import report
     from ..dry_run import dry_run
+    from ..xla import as_on_directml
     script, *flags = arguments.ops or [Path(__file__).parents[2] / "train_digits.py"]
-    return int(not report(dry_run(script, flags).functions()))
+    with as_on_directml():
+        return int(not report(dry_run(script, flags).functions()))
 
 
 def check_installation(typed: str | None) -> int:
