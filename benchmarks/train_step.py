@@ -36,6 +36,7 @@ from child import Child
 TURNS, SECONDS = 5, 2.0         # of each row; CPU seconds of a turn, or as long as a step takes
 
 OURS, SAMPLE = ("train_step_tensorflow", "ours"), ("train_step_tensorflow", "sample")
+WRITTEN_OUT = "train_step_tensorflow", "ours_as_on_directml"
 TIMM, VIT_PYTORCH = ("train_step_torch", "timm"), ("train_step_torch", "vit_pytorch")
 LEARNED_2 = ("--token-learner", "v1.1", "--learned-tokens", "2", "--token-learner-after", "1")
 NO_DROPOUT = ("--dropout", "0", "--classifier-dropout", "0")
@@ -52,6 +53,9 @@ ROWS = {                # a name: the file here and the function that make the s
     "recipe hybrid": (OURS, 256, ("--recipe", "hybrid")),
     "recipe hybrid, XLA": (OURS, 256, ("--recipe", "hybrid", "--xla")),
     "recipe hybrid, bfloat16": (OURS, 256, ("--recipe", "hybrid", "--precision", "mixed_bfloat16")),
+    "recipe hybrid, twins written out": (WRITTEN_OUT, 256, ("--recipe", "hybrid")),
+    "recipe hybrid, bfloat16, twins written out": (
+        WRITTEN_OUT, 256, ("--recipe", "hybrid", "--precision", "mixed_bfloat16")),
     "sample, Keras's fit": (SAMPLE, 128, ()),
     "sample, Keras's fit, batch 512": (SAMPLE, 512, ()),
     "sample, Keras's attention": (SAMPLE, 128, ("Keras's attention",)),

@@ -19,6 +19,7 @@ from vision_transformer.embedding import LearnedTokens, PositionEmbedding, extra
 from vision_transformer.precision import set_precision
 from vision_transformer.recipes import with_recipe
 from vision_transformer.settings import read_settings
+from vision_transformer.xla import as_on_directml
 
 SCRIPT = Path(__file__).resolve().parents[1] / "train_cifar10.py"
 
@@ -41,6 +42,12 @@ def ours(images, labels, *flags):
     data = tf.data.Dataset.from_tensors((np.int32(0), images, labels))
     step, tensors = trainer.train_step(data), next(iter(data))
     return lambda: step(*tensors), multiply_adds(step.get_concrete_function())
+
+
+def ours_as_on_directml(images, labels, *flags):
+    """The same, as it is traced for DirectML: the twins of mirrored filters lie in the convolution's kernel."""
+    with as_on_directml():
+        return ours(images, labels, *flags)
 
 
 def sample(images, labels, keras_attention=""):

@@ -29,6 +29,17 @@ def test_a_step_costs_what_its_sizes_say_and_trains(row, options):
     step()
 
 
+# Of the recipe hybrid: channels in and out, side; nothing is learned before the first, so its input needs no gradient.
+STEM = [(24, 48, 31), (48, 48, 15), (48, 192, 15), (192, 192, 7), (192, 192, 7), (192, 192, 3), (192, 192, 3)]
+
+
+@pytest.mark.slow
+def test_with_the_twins_written_out_the_convolutions_cost_twice_as_much():
+    costs = [make(*train_step.pictures(4), "--recipe", "hybrid")[1] for make in (rows.ours_as_on_directml, rows.ours)]
+    first, *others = (4 * 9 * before * after * side * side for before, after, side in STEM)
+    assert costs[0] - costs[1] == (2 * first + 3 * sum(others)) / 2
+
+
 def test_matrices_multiply():
     step, cost = rows.matrices()
     assert step().shape == (1024, 1024) and cost == 1024 ** 3

@@ -22,7 +22,7 @@ class MirroredConvolution(keras.layers.Layer):
     their difference by what these differ in, or the other way round. That is written for XLA, as it takes more passes
     over the maps than TensorFlow's own operations could make fast; elsewhere the twins are written out.
     Source: Cohen and Welling, Group Equivariant Convolutional Networks, arXiv 1602.07576, for the group of a mirror;
-    half of the products: Bökman et al., Flopping for FLOPs, arXiv 2502.05169, section 3.
+    half of the products: Bökman et al., Flopping for FLOPs, arXiv 2502.05169, equation 2 (for layers without places).
 
     Args:
         width: channels; even.
