@@ -56,7 +56,7 @@ OPTIONS = {         # flags of train_cifar10.py -> what they mean, and the sourc
     "--size small": "DeiT-S (the same)",
     "--recipe compact": "CCT-2/3x2 (arXiv 2104.05704), trained much as published",
     "--recipe hybrid": "the most accuracy for the least compute: [results.md](results.md)",
-    "--recipe hybrid-large": "the same, wider and longer: three times the compute",
+    "--recipe hybrid-large": "the same, wider and longer: six times the compute",
 }
 HEAD = "| flags | what | weights | MACs |\n|---|---|---|---|"
 

@@ -33,7 +33,7 @@ def test_a_recipe_sets_its_constants_and_leaves_the_others(script, recipe):
 
 def test_a_recipe_has_other_constants_for_a_data_set():
     assert chosen("--recipe", "hybrid").STEM_WIDTHS == "48-192-192"
-    assert chosen("--recipe", "hybrid", script="train_cifar100.py").STEM_WIDTHS == "56-224-224"
+    assert chosen("--recipe", "hybrid", script="train_cifar100.py").STEM_WIDTHS == "64-256-256"
     assert chosen("--recipe", "hybrid", "--stem-widths", "8", script="train_cifar100.py").STEM_WIDTHS == "8"
     assert all(recipe in RECIPES for recipe, _ in FOR_DATASET)
 

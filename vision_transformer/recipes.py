@@ -19,7 +19,7 @@ _HYBRID = {
     **_SEQUENCE, **_NO_COLOURS_NO_DROPOUT, "POLICY": "trivial", "PLAIN_SHARE": 0.125, "FLIP_HORIZONTAL": 0.0,
     "ALTERNATING_FLIP": True, "BATCH_SIZE": 256, "MUON": True, "LEARNING_RATE": 0.01, "SCHEDULE": "one-cycle",
     "WEIGHT_DECAY": 0.2, "BETA_2": 0.99, "LABEL_SMOOTHING": 0.1, "EPOCHS": 13, "VALIDATION_SHARE": 0.05}
-_WIDER = {"STEM_WIDTHS": "56-224-224", "EMBEDDING_DIM": 224, "MLP_HIDDEN_DIM": 448}
+_WIDER = {"STEM_WIDTHS": "64-256-256", "EMBEDDING_DIM": 256, "MLP_HIDDEN_DIM": 512}
 RECIPES = {
     # The scripts as they stand; those for CIFAR have the documented constants of Microsoft's sample.
     "sample": {},
@@ -31,8 +31,8 @@ RECIPES = {
         "BATCH_SIZE": 128, "LEARNING_RATE": 5e-4, "SCHEDULE": "cosine", "WARMUP_EPOCHS": 5.0, "WEIGHT_DECAY": 0.03,
         "LABEL_SMOOTHING": 0.1, "EPOCHS": 200},
     "hybrid": _HYBRID,
-    # Wider and longer, three times the compute: so long that an end without a policy would be too much.
-    "hybrid-large": {**_HYBRID, **_WIDER, "EPOCHS": 33, "PLAIN_SHARE": 0.0},
+    # Wider and longer, six times the compute: so long that an end without a policy would be too much.
+    "hybrid-large": {**_HYBRID, **_WIDER, "EPOCHS": 46, "PLAIN_SHARE": 0.0},
 }
 # What a recipe has otherwise for one data set: (RECIPE, DATASET) -> constants. A hundred classes want more width.
 FOR_DATASET = {("hybrid", "cifar100"): _WIDER}
