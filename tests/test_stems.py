@@ -2,11 +2,13 @@
 import numpy as np
 import pytest
 import reference
+import tensorflow as tf
 from reference import random, weights_of
 
 from vision_transformer import stems
 from vision_transformer.compat import raw
 from vision_transformer.runs import weights_by_name
+from vision_transformer.xla import as_on_directml
 
 X = random(2, 4, 12, 3)
 
@@ -68,6 +70,32 @@ def test_mirrored_filters_make_of_a_mirrored_picture_mirrored_tokens_with_exchan
                          for x in (pictures, pictures[:, :, ::-1].copy()))
         np.testing.assert_allclose(other, mirror(tokens, True), rtol=1e-3, atol=1e-3)
         assert (np.abs(other - tokens) > 0.1).any()
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_compiled_with_half_of_the_products_it_is_the_same_stem(training):
+    pictures, weigh = correlated(50, 8, 12), random(50, 2, 8)
+
+    def results():
+        layer = stems.HybridStem([4, 6], 8, 2, whitening=True, mirrored=True)
+        layer(pictures)
+        reference.randomize(layer)
+
+        @tf.function
+        def step():
+            with tf.GradientTape() as tape:
+                tokens = layer(tf.constant(pictures), training=training)
+                loss = tf.reduce_sum(weigh * tokens)
+            return [tokens, *tape.gradient(loss, [raw(v) for v in layer.trainable_variables])]
+
+        return [*step(), *(raw(v).numpy() for v in layer.non_trainable_variables)]
+
+    compiled = results()
+    with as_on_directml():
+        written_out = results()
+    for one, other in zip(compiled, written_out):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3 * np.abs(other).max())
+    assert (compiled[0] != written_out[0]).numpy().any(), "two ways of rounding"
 
 
 def test_hybrid_stem_normalizes_by_the_batch_in_training_only():

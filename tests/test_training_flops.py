@@ -200,6 +200,17 @@ def test_the_command_reports_a_whole_training(monkeypatch, capsys):
     assert forward_macs < step_macs < 3 * forward_macs
 
 
+def test_the_command_counts_for_this_machine_or_as_on_directml(monkeypatch, capsys):
+    """Mirrored filters: of the digits' 8x8 pixels, 2 halvings; only the last two convolutions have halves to read."""
+    flags = ["--embedding", "hybrid", "--stem-widths", "6-10", "--mirrored-filters", "--embedding-dim", "8"]
+    macs = []
+    for counted in ([], ["--as-on-directml"]):
+        monkeypatch.setattr(sys, "argv", ["training_flops.py", *counted, str(ROOT / "train_digits.py"), *flags])
+        training_flops.main()
+        macs.append(int(re.search(r"MACs .*?([\d,]+)$", capsys.readouterr().out, re.MULTILINE)[1].replace(",", "")))
+    assert macs[1] - macs[0] == 9 * (4 * 4 * 6 * 10 + 2 * 2 * 10 * 8) / 2
+
+
 def test_a_script_that_trains_by_fit_is_refused(tmp_path, monkeypatch):
     script = tmp_path / "train_by_fit.py"
     script.write_text("from tensorflow import keras\nimport numpy as np\n"

@@ -93,7 +93,8 @@ class Finding(NamedTuple):
 def check(function) -> list:
     """Gives the Findings about a ConcreteFunction, worst first; [] if all of it stays on the GPU.
 
-    Ops that the code itself puts on the CPU (tf.device) are no problem there, but what they want from the GPU is.
+    Ops that the code itself puts on the CPU (tf.device) are no problem there, but what they want from the GPU is. This
+    project's models are to be traced under `xla.as_on_directml()`, as they leave some work to XLA on a CPU.
 
     Raises:
         RuntimeError: this TensorFlow was built for CUDA, whose kernels can't be told from DirectML's.

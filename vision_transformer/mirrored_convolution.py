@@ -1,6 +1,6 @@
 """Convolutions whose filters come with their mirror images: with half of the weights, and of the multiply-adds.
 
-    B pictures in a batch   H, W, C height, width, channels   C/2 channels of each half, the second of the twins
+    B pictures in a batch   H, W height, width   C channels, of which the second half are the twins'
 """
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ class MirroredConvolution(keras.layers.Layer):
 
     Mirrored maps give mirrored outputs, the two halves of the channels exchanged.
 
-    Of maps that have such halves themselves, what filter and twin give together, and how they differ, takes half of the
-    multiply-adds: each needs the sum of the maps' halves by what a filter's left and right column have in common, and
-    their difference by what these differ in, or the other way round. That is written for XLA, as it takes more passes
-    over the maps than TensorFlow's own operations could make fast; elsewhere the twins are written out.
+    A filter is s + d, its twin s - d. Exchanging the halves of the channels and mirroring leaves s as it is, and turns
+    the sign of d. So each needs half of the multiply-adds only: s is the same for left and right neighbours in the sum
+    of the maps' halves, so that they are added before, and opposite in the difference, where they are subtracted; d the
+    other way round. XLA does that in one pass: then, on a CPU, all takes about as long as with the twins written out,
+    for wide layers less. Without XLA they are written out.
     Source: Cohen and Welling, Group Equivariant Convolutional Networks, arXiv 1602.07576, for the group of a mirror;
-    half of the products: Bökman et al., Flopping for FLOPs, arXiv 2502.05169, equation 2 (for layers without places).
+    half of the products: Bökman et al., Flopping for FLOPs, arXiv 2502.05169, equation 2 (for layers of one token).
 
     Args:
         width: channels; even.
@@ -44,14 +45,13 @@ class MirroredConvolution(keras.layers.Layer):
         """Makes maps (B, H, W, width) of maps (B, H, W, C)."""
         filters = raw(self.kernel)
         twins = tf.reverse(filters, [1])
-        if not self.of_halves:
-            return _convolve(x, tf.concat([filters, twins], axis=3))
-        twins = tf.roll(twins, filters.shape[2] // 2, axis=2)
-        if not pays_in_model(x):
-            return _convolve(x, tf.concat([filters, twins], axis=3))
-        of_sums, of_differences = linear(_sums_and_differences)(x)
-        return linear(_halves)(_convolve(of_sums, _columns((filters + twins) / 2)),
-                               _convolve(of_differences, _columns((filters - twins) / 2)))
+        if self.of_halves:
+            twins = tf.roll(twins, filters.shape[2] // 2, axis=2)
+            if pays_in_model(x):
+                for_s, for_d = linear(_neighbours_together)(x)
+                return linear(_filters_and_twins)(_convolve(for_s, _column((filters + twins) / 2)),
+                                                  _convolve(for_d, _column((filters - twins) / 2)))
+        return _convolve(x, tf.concat([filters, twins], axis=3))
 
     def get_config(self):
         """Gives the constructor's arguments."""
@@ -62,37 +62,36 @@ def _convolve(maps, kernel):
     return tf.nn.conv2d(maps, tf.cast(kernel, maps.dtype), 1, "SAME")
 
 
-def _sums_and_differences(maps):
-    """Gives what the sums (B, H, W, 3C/2) and the differences of filters and twins look at, in the order of _columns.
+def _neighbours_together(maps):
+    """Gives of maps (B, H, W, C) what s looks at, and what d does: (B, H, W, 3C/2) each, in the order of `_column`.
 
     In float32 between: XLA on CPUs rounds after each step in bfloat16, which takes longer.
     """
     one, other = tf.split(tf.cast(maps, tf.float32), 2, axis=3)
     sums, differences = one + other, one - other
-    sums_pairs, sums_slopes = _neighbours(sums)
-    differences_pairs, differences_slopes = _neighbours(differences)
-    return (tf.cast(tf.concat([sums, sums_pairs, differences_slopes], axis=3), maps.dtype),
-            tf.cast(tf.concat([differences, differences_pairs, sums_slopes], axis=3), maps.dtype))
+    sums_added, sums_subtracted = _left_and_right(sums)
+    differences_added, differences_subtracted = _left_and_right(differences)
+    return (tf.cast(tf.concat([sums, sums_added, differences_subtracted], axis=3), maps.dtype),
+            tf.cast(tf.concat([differences, differences_added, sums_subtracted], axis=3), maps.dtype))
 
 
-def _neighbours(maps):
-    """Gives of each position the sum of its neighbours to the left and right, and by how much the left one is more."""
+def _left_and_right(maps):
+    """Gives each place's left and right neighbours, added; and the left one less the right one."""
     wider = tf.pad(maps, [(0, 0), (0, 0), (1, 1), (0, 0)])
     left, right = wider[:, :, :-2], wider[:, :, 2:]
     return left + right, left - right
 
 
-def _columns(kernel):
-    """Gives of a kernel (3, 3, C, n) that goes with the mirror, or against it, its one column (3, 1, 3C/2, n).
+def _column(kernel):
+    """Gives s or d, (3, 3, C, filters), as one column (3, 1, 3C/2, filters): for the middle, for added, for subtracted.
 
-    The middle, what left and right have in common, and by how much the left is more.
+    The second half of the channels says nothing new: it is the first half's mirror image, for d with the other sign.
     """
-    own = kernel[:, :, :kernel.shape[2] // 2]           # the other half is the same, mirrored, with or without a sign
-    left, middle, right = tf.split(own, 3, axis=1)
+    left, middle, right = tf.split(kernel[:, :, :kernel.shape[2] // 2], 3, axis=1)
     return tf.concat([middle, (left + right) / 2, (left - right) / 2], axis=2)
 
 
-def _halves(sums, differences):
-    """Gives of the sums and differences of filters and twins, (B, H, W, n) each, what they are of: (B, H, W, 2n)."""
-    one, other = tf.cast(sums, tf.float32), tf.cast(differences, tf.float32)
-    return tf.cast(tf.concat([one + other, one - other], axis=3), sums.dtype)
+def _filters_and_twins(by_s, by_d):
+    """Gives the maps by the filters, then by their twins, (B, H, W, width), of those by s and d."""
+    one, other = tf.cast(by_s, tf.float32), tf.cast(by_d, tf.float32)
+    return tf.cast(tf.concat([one + other, one - other], axis=3), by_s.dtype)

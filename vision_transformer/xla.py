@@ -19,21 +19,22 @@ def compiled(kernel: Callable) -> Callable:
 
 @functools.lru_cache(maxsize=None)
 def linear(kernel: Callable) -> Callable:
-    """Gives a kernel that is linear in its tensors, of known shapes, compiled by XLA together with its gradient.
+    """Gives a kernel compiled by XLA together with its gradient, which is the same everywhere: taken at zeros.
 
-    The gradient needs none of the tensors; TensorFlow's own of a compiled function keeps them, which takes longer.
+    kernel: linear in its tensors, which have known shapes; nobody checks that. TensorFlow's own gradient of a compiled
+    function keeps the tensors, which takes longer.
     """
-    def gradient(shapes, upstream):
-        anywhere = [tf.zeros(shape, upstream[0].dtype) for shape in shapes]
+    def gradient(specs, upstream):
+        zeros = [tf.zeros(shape, dtype) for shape, dtype in specs]
         with tf.GradientTape() as tape:
-            tape.watch(anywhere)
-            outputs = kernel(*anywhere)
-        return tape.gradient(outputs, anywhere, upstream)
+            tape.watch(zeros)
+            outputs = kernel(*zeros)
+        return tape.gradient(outputs, zeros, upstream)
 
     @tf.custom_gradient
     def function(*inputs):
-        shapes = tuple(tuple(x.shape) for x in inputs)
-        return compiled(kernel)(*inputs), lambda *upstream: compiled(gradient)(shapes, upstream)
+        specs = tuple((tuple(x.shape), x.dtype) for x in inputs)
+        return compiled(kernel)(*inputs), lambda *upstream: compiled(gradient)(specs, upstream)
 
     return function
 
@@ -48,13 +49,16 @@ def pays(images: tf.Tensor) -> bool:
 
 
 def pays_in_model(maps: tf.Tensor) -> bool:
-    """Whether to compile a part of a model, too, that makes these maps (B, H, W, C): on CPUs; DirectML has no XLA."""
+    """Whether to compile what works on these maps (B, H, W, C) inside a model: where no GPU is visible.
+
+    DirectML has no XLA; what pays on CUDA was not measured.
+    """
     return pays(maps) and not tf.config.get_visible_devices("GPU") and not _as_on_directml.get()
 
 
 @contextlib.contextmanager
 def as_on_directml():
-    """While entered, functions are traced as for a DirectML device, whether there is one or not."""
+    """While entered, functions of models are traced as for a DirectML device, whether there is one or not."""
     token = _as_on_directml.set(True)
     try:
         yield

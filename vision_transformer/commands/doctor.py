@@ -39,8 +39,9 @@ def run(arguments) -> int:
     from ..dry_run import dry_run
     from ..xla import as_on_directml
     script, *flags = arguments.ops or [Path(__file__).parents[2] / "train_digits.py"]
+    training = dry_run(script, flags)
     with as_on_directml():
-        return int(not report(dry_run(script, flags).functions()))
+        return int(not report(training.functions()))
 
 
 def check_installation(typed: str | None) -> int:
