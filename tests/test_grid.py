@@ -232,10 +232,13 @@ def test_a_training_and_who_takes_it_up(number, train, tmp_path, capsys):
         after = tensors[f"weights/{name}"]
         assert np.isfinite(after).all() and ((after != before).any() or name in WITHOUT_EFFECT), name
     if not setting["XLA"] and setting["PRECISION"] != "mixed_bfloat16":             # which DirectML doesn't have
-        for function in (watched.steps[-1], watched.tasks[0].predict_step):
+        step, *steps = watched.steps                            # of several in one call, too
+        for function in (step, watched.tasks[0].predict_step):
             anew = tf.function(function.python_function, input_signature=function.input_signature)
             with as_on_directml():
                 assert directml.check(anew.get_concrete_function()) == []
+        for function in steps:                                  # which hold the step as it is on a CPU
+            assert {found.op for found in directml.check(function.get_concrete_function())} <= {"_XlaMustCompile"}
 
     set_precision("float32")                                    # as in a new process, which knows only the folder
     data = load_dataset("cifar10", run.read("constants")["DATA_DIR"])
