@@ -72,7 +72,7 @@ WITHOUT_EFFECT = {"sequence_pooling/score/bias", "token_learner/mlp/contract/bia
 def make(option, policy="float32", **changes):
     """A model with an option; its policy can be another than float32."""
     keras.mixed_precision.set_global_policy(policy)
-    keras.utils.set_random_seed(0)                      # rounding errors depend on the weights
+    keras.utils.set_random_seed(1)                      # rounding errors depend on the weights
     try:
         return build_model(**{**SIZES, **RUN, **OPTIONS[option][0], **changes})
     finally:
@@ -147,7 +147,7 @@ def check_precision(name, exact, dtype):
     assert out["features"].dtype == dtype and out["logits"].dtype == tf.float32
     assert {raw(v).dtype for v in mixed.weights} == {tf.float32, tf.int32}
     rounding = {tf.bfloat16: 2 ** -8, tf.float16: 2 ** -11}[dtype]
-    np.testing.assert_allclose(out["logits"], logits, atol=60 * rounding * max(1, np.abs(logits).max()))
+    np.testing.assert_allclose(out["logits"], logits, atol=30 * rounding * max(1, np.abs(logits).max()))
     assert (out["logits"].numpy() != logits).any()
     assert np.isfinite(mixed(PICTURES, training=True)).all()
 
